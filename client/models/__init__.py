@@ -1,0 +1,68 @@
+"""Base models: a frozen network from pinned weights, split where training begins. One file per architecture."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import client.models as _package
+from client.models._net import Net
+from rainhill import config, plugins
+from rainhill.errors import BaseModelError
+from rainhill.recipe import BaseSection, LoraSection
+
+__all__ = ["Net", "digest", "find_weights", "load"]
+
+EMBEDDED = Path(__file__).parent / "weights"
+_PINNED = ("config.json", "preprocessor_config.json", "*.safetensors")
+
+
+def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], folder: Path) -> Net:
+    """The frozen network a recipe names, after its weights were held against the pinned sha256.
+
+    `outputs` maps each output of the task to the base's own output that it starts from; `folder` is where relative paths begin.
+    """
+    model = plugins.load(_package, base.model, kind="model")
+    options = config.parse(base.options, model, origin=f"[base] model = {base.model!r}")
+    weights = find_weights(base.weights, folder)
+    got = digest(weights)
+    if got != base.sha256:
+        raise BaseModelError(f"base model {base.weights}: sha256 is {got}, the recipe pins {base.sha256}")
+    net: Net = options.load(weights, outputs=outputs, last_blocks=lora.last_blocks)
+    net.base_head = {name: tensor.clone() for name, tensor in net.head.state_dict(prefix="head.").items()}
+    net.requires_grad_(False)
+    return net.eval()
+
+
+def digest(weights: Path) -> str:
+    """sha256 of the listing that `sha256sum` prints, in the folder of the weights, for config, preprocessing and safetensors files."""
+    files = sorted(file for pattern in _PINNED for file in weights.glob(pattern))
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise BaseModelError(f"base model {weights}: no .safetensors file there")
+    listing = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def find_weights(weights: str, folder: Path) -> Path:
+    """A folder on this machine: embedded, local, or in the hub's cache (fetched only where it is not there yet)."""
+    if weights.startswith("embedded:"):
+        name = weights.removeprefix("embedded:")
+        known = sorted(path.name for path in EMBEDDED.iterdir() if path.is_dir())
+        if name not in known:
+            raise BaseModelError(f"no embedded base model is called {name!r} (there are: {', '.join(known)})")
+        return EMBEDDED / name
+    local = folder / Path(weights).expanduser()
+    if local.is_dir():
+        return local
+    return _from_hub(weights, local)
+
+
+def _from_hub(repository: str, local: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(_PINNED)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BaseModelError(
+            f"base model {repository!r}: no folder {local}, and the hub does not give it ({type(error).__name__})"
+        ) from error

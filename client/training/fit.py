@@ -1,0 +1,92 @@
+"""The local fit: AdamW on the tensors that a rule trains, over batches of patients, in an explicit loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from client.models import Net
+from client.tasks import Task
+from client.training.features import Features
+from rainhill.adapter import Adapter, Array
+from rainhill.errors import DataError
+from rainhill.recipe import FitSection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """What is added to a gradient besides the data's: mu (w - anchor), and a correction by name."""
+
+    mu: float = 0.0
+    anchor: Adapter | None = None
+    correction: Adapter | None = None
+
+
+def fit(
+    net: Net,
+    features: Features,
+    task: Task,
+    section: FitSection,
+    *,
+    parameters: Mapping[str, torch.nn.Parameter],
+    seed: tuple[int, ...],
+    pull: Pull | None = None,
+) -> list[float]:
+    """Trains `parameters` in place and gives the loss of each step. Everything random comes from `seed`."""
+    rng = np.random.default_rng(seed)
+    weights = list(parameters.values())
+    for weight in weights:
+        weight.requires_grad_(True)
+    # eps above the default: with B at zero the gradients of A begin at rounding size, and Adam would blow them up to full steps.
+    optimizer = torch.optim.AdamW(weights, lr=section.learning_rate, weight_decay=section.weight_decay, eps=1e-6)
+    losses = []
+    try:
+        for chosen in _patient_batches(features.count, section, rng):
+            rows = features.draw(chosen, rng)
+            loss = task.loss(net(features.hidden[rows]), features.targets[rows]).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, section.max_grad_norm)
+            if pull is not None:
+                _add(pull, parameters)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    finally:
+        for weight in weights:
+            weight.requires_grad_(False)
+            weight.grad = None
+    if not np.isfinite(losses).all():
+        step = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
+        raise DataError(
+            f"training diverged: the loss of step {step} is {losses[step - 1]}; learning_rate = {section.learning_rate} is too high"
+        )
+    return losses
+
+
+def tail_mean(losses: list[float]) -> float:
+    """Mean of the last quarter, at least one step."""
+    return float(np.mean(losses[-max(1, len(losses) // 4) :]))
+
+
+def _patient_batches(count: int, section: FitSection, rng: np.random.Generator) -> list[Array]:
+    """`steps` batches of distinct patients, every patient once before any comes again."""
+    size = min(section.patients_per_step, count)
+    if size == 0:
+        raise DataError("no patient to train on")
+    # A batch never straddles two permutations, so no patient is in it twice.
+    per_epoch = count // size
+    epochs = -(-section.steps // per_epoch)
+    order = [rng.permutation(count)[: per_epoch * size] for _ in range(epochs)]
+    return list(np.concatenate(order).reshape(-1, size)[: section.steps])
+
+
+def _add(pull: Pull, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    for name, parameter in parameters.items():
+        if parameter.grad is None:
+            continue
+        if pull.mu and pull.anchor is not None:
+            anchor = torch.from_numpy(np.array(pull.anchor[name])).reshape(parameter.shape)
+            parameter.grad.add_(parameter.detach() - anchor, alpha=pull.mu)
+        if pull.correction is not None:
+            parameter.grad.add_(torch.from_numpy(np.array(pull.correction[name])).reshape(parameter.shape))

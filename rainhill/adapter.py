@@ -1,0 +1,151 @@
+"""Named arrays that are added to a frozen base model: LoRA pairs and small whole tensors. Hu et al. 2021, arXiv:2106.09685.
+
+A pair is `<module>.lora_A` (r, d_in) and `<module>.lora_B` (d_out, r); it adds `scale * lora_B @ lora_A` to the module's weight.
+Any other name is a whole tensor (a head's weight or bias).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from rainhill.errors import ProtocolError
+
+Array = NDArray[Any]
+
+A_SUFFIX = ".lora_A"
+B_SUFFIX = ".lora_B"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One module's LoRA factors: A (r, d_in) and B (d_out, r)."""
+
+    a: Array
+    b: Array
+
+    @property
+    def rank(self) -> int:
+        return int(self.a.shape[0])
+
+    def product(self) -> Array:
+        """(d_out, d_in), before scaling."""
+        return self.b @ self.a
+
+
+class Adapter(Mapping[str, Array]):
+    """Read-only arrays by name, in the order of their names; arithmetic is name by name."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays: dict[str, Array] = {}
+        for name in sorted(arrays):
+            array = np.array(arrays[name])
+            if not np.issubdtype(array.dtype, np.floating):
+                raise ProtocolError(f"{name}: dtype {array.dtype} is not a floating-point one")
+            array.flags.writeable = False
+            self._arrays[name] = array
+        for name in self._arrays:
+            self._check_pair(name)
+
+    def _check_pair(self, name: str) -> None:
+        if not name.endswith((A_SUFFIX, B_SUFFIX)):
+            return
+        module = name[: -len(A_SUFFIX)]
+        a, b = self._arrays.get(module + A_SUFFIX), self._arrays.get(module + B_SUFFIX)
+        if (a is not None and a.ndim != 2) or (b is not None and b.ndim != 2):
+            raise ProtocolError(f"{name}: a LoRA factor has two dimensions, not {self._arrays[name].ndim}")
+        if a is not None and b is not None and a.shape[0] != b.shape[1]:
+            raise ProtocolError(f"{module}: rank {a.shape[0]} of lora_A is not rank {b.shape[1]} of lora_B")
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"Adapter({len(self)} arrays, {self.nbytes} bytes, {self.fingerprint()[:12]})"
+
+    def __eq__(self, other: object) -> bool:
+        """The same names, shapes, dtypes and bits."""
+        return isinstance(other, Adapter) and self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        return hash(self.to_bytes())
+
+    def __add__(self, other: "Adapter") -> "Adapter":
+        return self._with(other, np.add)
+
+    def __sub__(self, other: "Adapter") -> "Adapter":
+        return self._with(other, np.subtract)
+
+    def __mul__(self, factor: float) -> "Adapter":
+        return Adapter({name: (array * factor).astype(array.dtype) for name, array in self.items()})
+
+    __rmul__ = __mul__
+
+    def _with(self, other: "Adapter", operation: Callable[[Array, Array], Array]) -> "Adapter":
+        check_shapes(other, {name: array.shape for name, array in self.items()})
+        return Adapter({name: operation(array, other[name]) for name, array in self.items()})
+
+    def replace(self, arrays: Mapping[str, Array]) -> "Adapter":
+        """The same adapter with some arrays exchanged, or added."""
+        return Adapter({**self, **arrays})
+
+    def only(self, keep: Callable[[str], bool]) -> "Adapter":
+        return Adapter({name: array for name, array in self.items() if keep(name)})
+
+    def pairs(self) -> dict[str, Pair]:
+        """Module -> its factors, for every module that has both."""
+        modules = [name.removesuffix(A_SUFFIX) for name in self if name.endswith(A_SUFFIX)]
+        return {module: Pair(a=self[module + A_SUFFIX], b=self[module + B_SUFFIX]) for module in modules if module + B_SUFFIX in self}
+
+    def norm(self) -> float:
+        """The l2 norm over all entries, computed in float64."""
+        return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in self.values())))
+
+    def max_abs_difference(self, other: "Adapter") -> float:
+        return max((float(np.max(np.abs(array), initial=0.0)) for array in (self - other).values()), default=0.0)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.values())
+
+    def to_bytes(self) -> bytes:
+        """safetensors; the same adapter always gives the same bytes."""
+        return bytes(save({name: np.ascontiguousarray(array) for name, array in self.items()}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Adapter":
+        try:
+            return cls(load(data))
+        except (SafetensorError, ValueError, TypeError) as error:
+            raise ProtocolError(f"not a safetensors adapter: {error}") from error
+
+    def fingerprint(self) -> str:
+        """sha256 of the safetensors form, in hex."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def factor(name: str) -> str:
+    """ "A" or "B" for a LoRA factor, "" for a whole tensor."""
+    return {A_SUFFIX: "A", B_SUFFIX: "B"}.get(name[-len(A_SUFFIX) :], "")
+
+
+def check_shapes(adapter: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ProtocolError for the first name that is missing, unknown or of another shape."""
+    for name in sorted(expected.keys() | adapter.keys()):
+        if name not in adapter:
+            raise ProtocolError(f"{name}: missing, expected shape {expected[name]}")
+        if name not in expected:
+            raise ProtocolError(f"{name}: not a declared tensor")
+        if adapter[name].shape != expected[name]:
+            raise ProtocolError(f"{name}: shape {adapter[name].shape} is not {expected[name]}")

@@ -1,0 +1,62 @@
+"""The one command: `rainhill NAME` loads the entry point of that name from the group `rainhill.commands`, and only that."""
+
+import difflib
+import logging
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+from rainhill import __version__
+from rainhill.errors import RainhillError
+
+FAILED = 2
+
+
+class _Commands(click.Group):
+    """Subcommands are found by entry point, so a package adds one without touching this file."""
+
+    def list_commands(self, context: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_found())
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        found = _found().get(name)
+        if found is None:
+            close = difflib.get_close_matches(name, _found(), n=1, cutoff=0.4)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            context.fail(f"no command {name!r}{hint} (there are: {', '.join(sorted(_found()))})")
+        command = found.load()
+        if not isinstance(command, click.Command):
+            raise TypeError(f"entry point {found.value} is {type(command).__name__}, not a click command")
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rainhill")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, never whom it happens to.")
+def rainhill(verbose: bool) -> None:
+    """Adapters move, images don't: federated adaptation of medical-imaging models."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def main() -> None:
+    """Every foreseen failure is one clear line on stderr and exit code 2."""
+    try:
+        rainhill(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(FAILED)
+    except RainhillError as error:
+        click.echo(f"rainhill: {error}", err=True)
+        sys.exit(FAILED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"rainhill: {where}{error.strerror or error}", err=True)
+        sys.exit(FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("rainhill: stopped", err=True)
+        sys.exit(FAILED)
+
+
+def _found() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group="rainhill.commands")}

@@ -1,0 +1,134 @@
+"""TOML files read into frozen pydantic models; a site's own file, `SiteConfig`.
+
+An unknown key or a value out of range is refused with the file, the key, what was written and what is allowed.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rainhill.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A table of a TOML file: frozen, and no key that is not declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+def _plain_name(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError("a name is letters, digits and underscores, and does not begin with a digit")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ColumnsConfig(Section):
+    """Which manifest column holds what; an empty name means that the manifest has no such column."""
+
+    patient: str = Field(default="patient", min_length=1)
+    image: str = Field(default="image", min_length=1)
+    split: str = ""
+    sex: str = ""
+    age: str = ""
+    view: str = ""
+    report: str = ""
+
+
+class SplitConfig(Section):
+    """How patients, never images, are dealt into parts where the manifest does not say."""
+
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of all patients, with folds too."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    seed: int = 0
+    folds: int | None = Field(default=None, ge=2)
+    """With `folds` set, the test part is fold number `fold` of a stratified k-fold over patients, and `test` is not used."""
+    fold: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> "SplitConfig":
+        if self.folds is None and self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave no patient to train on")
+        if self.folds is not None and self.val + 1 / self.folds >= 1:
+            raise ValueError(f"val {self.val} and one of {self.folds} folds leave no patient to train on")
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} is not one of 0 to {self.folds - 1}")
+        return self
+
+
+class DataConfig(Section):
+    """Where a site's images are: a manifest with one row per image, and the folder its paths start from."""
+
+    manifest: Path
+    """CSV or Parquet. This and `images` may begin with `~`; a relative path starts from the folder of the site's own file."""
+    images: Path | None = None
+    """Folder that the image column is relative to; the manifest's own folder where not given."""
+    columns: ColumnsConfig = ColumnsConfig()
+    labels: dict[str, str] = {}
+    """Finding -> column. A finding not listed is looked for under its own name, and is unlabelled where there is no such column."""
+    where: dict[str, str] = {}
+    """Column -> value: only rows that match all of these belong to the site."""
+    split: SplitConfig = SplitConfig()
+
+
+class SiteConfig(Section):
+    """One hospital's own file. The site is sovereign: nothing in here is set by anybody else."""
+
+    name: Name
+    title: str = ""
+    data: DataConfig | None = None
+
+
+def read_toml(path: Path, model: type[Model]) -> Model:
+    """Reads one TOML file; raises ConfigError naming file, key and both values."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return parse(raw, model, origin=str(path))
+
+
+def parse(raw: dict[str, Any], model: type[Model], *, origin: str) -> Model:
+    """Validates a table; `origin` is what an error names as the place it came from."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        problems = [_describe(problem, model) for problem in error.errors()]
+        raise ConfigError(f"{origin}: " + "; ".join(problems)) from error
+
+
+def _describe(problem: Any, model: type[BaseModel]) -> str:
+    keys = [str(part) for part in problem["loc"]]
+    key = ".".join(keys) or "file"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(keys, model)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    got = problem["input"]
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {got!r}: {message}"
+
+
+def _nearest(keys: list[str], model: type[BaseModel]) -> str:
+    section: Any = model
+    for key in keys[:-1]:
+        field = getattr(section, "model_fields", {}).get(key)
+        section = field.annotation if field else None
+    known = list(getattr(section, "model_fields", {}))
+    close = difflib.get_close_matches(keys[-1], known, n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f"; known here: {', '.join(known)}" if known else ""

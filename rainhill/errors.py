@@ -1,0 +1,48 @@
+"""Everything Rainhill raises on purpose.
+
+RainhillError                 one clear line, exit code 2
+├── ConfigError               a recipe or site file: names file, key and both values
+│   └── PluginError           no such strategy, task, model or command; offers the nearest
+├── DataError                 a site's own data: names file, row and value
+├── BaseModelError            base weights missing, or not the ones that were pinned
+├── ProtocolError             a message that breaks the wire form: names tensor, got and expected
+├── RefusedError              a site or a rule says no: names what was asked and what is allowed
+├── QuorumError               too few sites answered a round
+└── CheckpointError           a checkpoint cannot be written or read
+"""
+
+
+class RainhillError(Exception):
+    """Base of the tree. Its text is one line meant for a person."""
+
+
+class ConfigError(RainhillError):
+    pass
+
+
+class PluginError(ConfigError):
+    pass
+
+
+class DataError(RainhillError):
+    pass
+
+
+class BaseModelError(RainhillError):
+    pass
+
+
+class ProtocolError(RainhillError):
+    pass
+
+
+class RefusedError(RainhillError):
+    pass
+
+
+class QuorumError(RainhillError):
+    pass
+
+
+class CheckpointError(RainhillError):
+    pass

@@ -1,0 +1,96 @@
+"""What crosses between the coordinator and a site, as frozen data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rainhill.adapter import Adapter, factor
+
+SiteId = str
+Factor = Literal["A", "B"]
+
+BOTH: frozenset[Factor] = frozenset({"A", "B"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRule:
+    """How a site trains in one round. A whole tensor (a shared head) is always trained and always sent."""
+
+    train: frozenset[Factor] = BOTH
+    send: frozenset[Factor] = BOTH
+    mu: float = 0.0
+    """Weight of FedProx's proximal term mu/2 |w - w_round|^2. Li et al. 2020, arXiv:1812.06127."""
+    correction: Adapter | None = None
+    """Added to every gradient, name by name; SCAFFOLD's c - c_i. Karimireddy et al. 2020, arXiv:1910.06378."""
+
+    def trains(self, name: str) -> bool:
+        return factor(name) in {"", *self.train}
+
+    def sends(self, name: str) -> bool:
+        return factor(name) in {"", *self.send}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one site is asked for in one round."""
+
+    run: str
+    recipe: str
+    """sha256 of the recipe: the site looks up what it approved under it."""
+    round: int
+    site: SiteId
+    adapter: Adapter
+    rule: LocalRule = LocalRule()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How an adapter does on a site's own validation patients."""
+
+    patients: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What a site gives back: the change of the tensors that its rule sends."""
+
+    run: str
+    round: int
+    site: SiteId
+    delta: Adapter
+    patients: int
+    steps: int
+    loss: float
+    """Mean training loss over the last quarter of the steps."""
+    epsilon: float | None = None
+    """Privacy spent on this update; None says that the fit was not private."""
+    evaluation: Evaluation | None = None
+    """Of the adapter that came with the Plan, before training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A site that was asked and gives no update, and why, in one sentence without identifiers."""
+
+    run: str
+    round: int
+    site: SiteId
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What happened in one round: who was asked, who answered, who did not and why."""
+
+    round: int
+    asked: tuple[SiteId, ...]
+    answered: tuple[SiteId, ...]
+    refused: Mapping[SiteId, str]
+    down_bytes: Mapping[SiteId, int]
+    up_bytes: Mapping[SiteId, int]
+    losses: Mapping[SiteId, float]
+    evaluations: Mapping[SiteId, Mapping[str, float]]
+    seconds: float
+    log: Mapping[str, float] = field(default_factory=dict)
+    """What the strategy has to say of the round, such as the energy that a truncation kept."""

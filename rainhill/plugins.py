@@ -1,0 +1,34 @@
+"""Plug-ins by module name: a strategy, task or model is one file, and its class is the module's name in CamelCase."""
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from rainhill.errors import PluginError
+
+
+def names(package: ModuleType) -> list[str]:
+    """Every plug-in of the package: its modules that define a class of their own name."""
+    return sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.ispkg and not info.name.startswith("_"))
+
+
+def load(package: ModuleType, name: str, *, kind: str) -> type[Any]:
+    """The class that the module `name` of the package is there for; PluginError offers the nearest name."""
+    # Only a plain module of this one package can be named: a recipe never reaches `os.path` or a private module.
+    if not name.isidentifier() or name not in names(package):
+        raise PluginError(_unknown(package, name, kind))
+    module = importlib.import_module(f"{package.__name__}.{name}")
+    wanted = name.replace("_", "").casefold()
+    for attribute, value in vars(module).items():
+        if attribute.casefold() == wanted and isinstance(value, type) and value.__module__ == module.__name__:
+            return value
+    raise PluginError(f"{kind} {name!r}: {module.__file__} defines no class of that name")
+
+
+def _unknown(package: ModuleType, name: str, kind: str) -> str:
+    known = names(package)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f", did you mean {close[0]!r}?" if close else ""
+    return f"no {kind} is called {name!r}{hint} (there are: {', '.join(known)})"

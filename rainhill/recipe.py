@@ -1,0 +1,132 @@
+"""One run as data: what is learned, on which base, by which rule, for how long.
+
+A recipe names plug-ins and numbers, never code. Sites approve its sha256.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from rainhill.config import Name, Section, read_toml
+
+Positive = Annotated[float, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PluginSection(Section):
+    """A table whose further keys are the fields of the plug-in it names, and are checked by that plug-in."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TaskSection(PluginSection):
+    name: Name
+
+
+class BaseSection(PluginSection):
+    """The frozen base model: which architecture, where its weights are, and which weights they must be."""
+
+    model: Name
+    weights: str
+    """A folder (relative to the recipe), `embedded:NAME` for one that ships with Rainhill, or a hub id."""
+    sha256: Sha256
+    """Of the listing that `sha256sum config.json model.safetensors` prints in the folder of the weights."""
+
+
+class LoraSection(Section):
+    rank: int = Field(default=8, ge=1)
+    alpha: Positive = 16.0
+    modules: str = r"(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
+    """Regular expression that the last part of a module's name must match in full."""
+    last_blocks: int | None = Field(default=None, ge=1)
+    """Adapt only the last so many blocks; what comes before is computed once per image and kept. All blocks where not given."""
+    head: Literal["shared", "frozen"] = "shared"
+    """Whether the classification head travels with the adapter, or stays as the base has it."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+class FitSection(Section):
+    """One local fit: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over batches of patients, one image of each per step."""
+
+    steps: int = Field(ge=1)
+    patients_per_step: int = Field(default=32, ge=1)
+    learning_rate: Positive = 1e-3
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: Positive = 1.0
+    """The gradient of a step is scaled down to this l2 norm where it is longer."""
+
+
+class RoundsSection(FitSection):
+    count: int = Field(ge=1)
+    quorum: int = Field(default=1, ge=1)
+    """A round with fewer valid updates than this stops the run, which can be resumed."""
+    deadline_s: Positive = 3600.0
+    """A site that has not answered by then is left out of the round, by name."""
+
+
+class PrivateSection(FitSection):
+    """What a site fits for itself after the rounds, and never sends: its own LoRA pair beside the shared one, its head, its temperature."""
+
+    rank: int = Field(default=4, ge=1)
+    alpha: Positive = 8.0
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+class StrategySection(PluginSection):
+    rule: Name
+
+
+class EvaluationSection(Section):
+    bootstraps: int = Field(default=500, ge=100)
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    min_positives: int = Field(default=5, ge=1)
+    """A finding with fewer positive or fewer negative test images than this is left out of a site's mean."""
+
+
+class Recipe(Section):
+    name: Name
+    title: str = ""
+    seed: int = Field(default=0, ge=0)
+    sites: tuple[Name, ...] = ()
+    """The sites asked to take part; every site of the folder where empty."""
+    task: TaskSection
+    base: BaseSection
+    lora: LoraSection = LoraSection()
+    strategy: StrategySection
+    rounds: RoundsSection
+    private: PrivateSection
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @field_validator("sites")
+    @classmethod
+    def _asks_each_site_once(cls, sites: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({site for site in sites if sites.count(site) > 1})
+        if twice:
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        return sites
+
+    def to_json(self) -> str:
+        """Canonical: sorted keys, no spaces, defaults written out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @property
+    def sha256(self) -> str:
+        """Of the canonical form, so that neither comments nor the order of keys change it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def read_recipe(path: Path) -> Recipe:
+    return read_toml(path, Recipe)

@@ -1,0 +1,99 @@
+"""One file per round, written whole or not at all: adapter, the strategy's state, and what happened so far."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from rainhill.adapter import Adapter, Array
+from rainhill.errors import CheckpointError
+from rainhill.messages import RoundRecord
+from strategies import State
+
+_ADAPTER = "adapter/"
+_STATE = "state/"
+_HISTORY = TypeAdapter(tuple[RoundRecord, ...])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that the next round depends on."""
+
+    recipe: str
+    run: str
+    adapter: Adapter
+    state: State
+    history: tuple[RoundRecord, ...]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes, syncs, then renames: a crash or a full disk leaves the previous checkpoint as it was."""
+    arrays = {_ADAPTER + name: array for name, array in checkpoint.adapter.items()}
+    arrays |= {_STATE + name: array for name, array in checkpoint.state.arrays.items()}
+    metadata = {
+        "recipe": checkpoint.recipe,
+        "run": checkpoint.run,
+        "round": str(checkpoint.state.round),
+        "log": json.dumps(dict(checkpoint.state.log)),
+        "history": _HISTORY.dump_json(checkpoint.history).decode(),
+    }
+    path = folder / f"round-{checkpoint.state.round:04d}.safetensors"
+    try:
+        write_whole(path, to_safetensors(arrays, metadata=metadata))
+    except OSError as error:
+        kept = f"round {checkpoint.state.round - 1} is intact" if checkpoint.state.round > 1 else "nothing was lost before round 1"
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); {kept}, the run can be resumed") from error
+    return path
+
+
+def latest(folder: Path, *, recipe: str) -> Checkpoint | None:
+    """The last round that was finished, or None; raises CheckpointError where it belongs to another recipe."""
+    paths = sorted(folder.glob("round-*.safetensors"))
+    if not paths:
+        return None
+    found = load(paths[-1])
+    if found.recipe != recipe:
+        raise CheckpointError(f"{paths[-1]}: belongs to recipe {found.recipe[:12]}, asked to go on with {recipe[:12]}")
+    return found
+
+
+def load(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            arrays: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        state = State(round=int(metadata["round"]), arrays=_named(arrays, _STATE), log=json.loads(metadata["log"]))
+        history = _HISTORY.validate_json(metadata["history"])
+        return Checkpoint(
+            recipe=metadata["recipe"], run=metadata["run"], adapter=Adapter(_named(arrays, _ADAPTER)), state=state, history=history
+        )
+    except (SafetensorError, OSError, KeyError, ValueError, ValidationError) as error:
+        raise CheckpointError(f"{path}: is not a checkpoint: {error}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data` in one step, on disk before it returns; what was there stays until then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _named(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,77 @@
+"""The live form of `Collect`: plans pushed over a Flower grid, answers pulled until all are there or the deadline has passed."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from rainhill import wire
+from rainhill.errors import ProtocolError
+from rainhill.messages import Plan, Refusal, SiteId, Update
+from server.rounds import Collect
+
+log = logging.getLogger(__name__)
+
+HELLO = "query.hello"
+TRAIN = "train"
+POLL_S = 0.1
+
+
+def find_nodes(grid: Grid, sites: set[SiteId], *, deadline_s: float) -> dict[SiteId, int]:
+    """Asks every connected node which site it is, until all that are wanted have answered or the deadline has passed."""
+    known: dict[int, SiteId] = {}
+    stop = time.monotonic() + deadline_s
+    while time.monotonic() < stop and not sites <= set(known.values()):
+        new = [node for node in grid.get_node_ids() if node not in known]
+        messages = {node: Message(RecordDict({"hello": ConfigRecord()}), dst_node_id=node, message_type=HELLO) for node in new}
+        for node, reply in _exchange(grid, messages, deadline_s=min(30.0, max(POLL_S, stop - time.monotonic()))):
+            if not reply.has_error():
+                known[node] = str(reply.content.config_records["hello"]["site"])
+        if not new:
+            time.sleep(POLL_S)
+    return {site: node for node, site in known.items() if site in sites}
+
+
+def collect_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float) -> Collect:
+    def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
+        present = {nodes[site]: plan for site, plan in plans.items() if site in nodes}
+        for plan in plans.values():
+            if plan.site not in nodes:
+                yield _refusal(plan, "is not connected")
+        messages = {
+            node: Message(wire.to_record(wire.plan_to_bytes(plan)), dst_node_id=node, message_type=TRAIN, ttl=deadline_s)
+            for node, plan in present.items()
+        }
+        for node, reply in _exchange(grid, messages, deadline_s=deadline_s):
+            plan = present[node]
+            if reply.has_error():
+                # The text of the error was written at the site and may hold what must not travel; its number does not.
+                yield _refusal(plan, f"its process failed (Flower error {reply.error.code})")
+                continue
+            try:
+                yield wire.answer_from_bytes(wire.from_record(reply.content))
+            except ProtocolError as error:
+                yield _refusal(plan, str(error))
+
+    return collect
+
+
+def _exchange(grid: Grid, messages: Mapping[int, Message], *, deadline_s: float) -> Iterable[tuple[int, Message]]:
+    """Node and its reply, as they come in. An error reply bears another sender, so replies are matched by what they answer."""
+    nodes = list(messages)
+    ids = list(grid.push_messages([messages[node] for node in nodes]))
+    # An empty id: the node is not known any more.
+    waiting = {message_id: node for message_id, node in zip(ids, nodes, strict=True) if message_id}
+    stop = time.monotonic() + deadline_s
+    while waiting and time.monotonic() < stop:
+        replies = list(grid.pull_messages(list(waiting)))
+        for reply in replies:
+            yield waiting.pop(reply.metadata.reply_to_message_id), reply
+        if not replies:
+            time.sleep(POLL_S)
+
+
+def _refusal(plan: Plan, reason: str) -> Refusal:
+    return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=reason)

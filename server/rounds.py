@@ -1,0 +1,101 @@
+"""The round loop: plans out, updates back, the next adapter, a checkpoint. The same for live sites and simulated ones."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rainhill import wire
+from rainhill.adapter import Adapter
+from rainhill.errors import ProtocolError, QuorumError
+from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
+from rainhill.recipe import Recipe
+from server import checkpoint
+from server.checkpoint import Checkpoint
+from strategies import Rule
+
+log = logging.getLogger(__name__)
+
+Collect = Callable[[Mapping[SiteId, Plan]], Iterable[Update | Refusal]]
+"""The one seam between live and simulated: every site's plan in, answers back in any order. A site may give none."""
+
+
+def run_rounds(
+    recipe: Recipe,
+    rule: Rule,
+    adapter: Adapter,
+    *,
+    run: str,
+    sites: Sequence[SiteId],
+    collect: Collect,
+    folder: Path,
+    on_round: Callable[[RoundRecord], None] | None = None,
+) -> Checkpoint:
+    """Runs the rounds that are still to do, and leaves a checkpoint of each in `folder`.
+
+    `adapter` is where a fresh run starts; a run with checkpoints goes on from the last one.
+    Raises QuorumError when a round had too few valid updates: what was finished before is kept.
+    """
+    latest = checkpoint.latest(folder, recipe=recipe.sha256)
+    done = latest or Checkpoint(recipe=recipe.sha256, run=run, adapter=adapter, state=rule.init(adapter), history=())
+    while done.state.round < recipe.rounds.count:
+        done = _one_round(done, recipe=recipe, rule=rule, sites=sites, collect=collect)
+        checkpoint.save(folder, done)
+        if on_round is not None:
+            on_round(done.history[-1])
+    return done
+
+
+def _one_round(done: Checkpoint, *, recipe: Recipe, rule: Rule, sites: Sequence[SiteId], collect: Collect) -> Checkpoint:
+    started = time.monotonic()
+    number = done.state.round + 1
+    plans = {
+        site: Plan(run=done.run, recipe=recipe.sha256, round=number, site=site, adapter=done.adapter, rule=rule.local(done.state, site))
+        for site in sites
+    }
+    updates, refused = _gather(plans, collect)
+    if len(updates) < recipe.rounds.quorum:
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
+        raise QuorumError(
+            f"round {number}: {len(updates)} of {len(sites)} sites gave an update, the quorum is {recipe.rounds.quorum} ({reasons})"
+        )
+    adapter, state = rule.step(done.adapter, updates, done.state)
+    record = RoundRecord(
+        round=number,
+        asked=tuple(sites),
+        answered=tuple(update.site for update in updates),
+        refused=refused,
+        down_bytes={site: len(wire.plan_to_bytes(plan)) for site, plan in plans.items()},
+        up_bytes={update.site: len(wire.answer_to_bytes(update)) for update in updates},
+        losses={update.site: update.loss for update in updates},
+        evaluations={update.site: dict(update.evaluation.metrics) for update in updates if update.evaluation},
+        seconds=time.monotonic() - started,
+        log=dict(state.log),
+    )
+    log.info("round %d: %d of %d sites", number, len(updates), len(sites))
+    return Checkpoint(recipe=done.recipe, run=done.run, adapter=adapter, state=state, history=(*done.history, record))
+
+
+def _gather(plans: Mapping[SiteId, Plan], collect: Collect) -> tuple[list[Update], dict[SiteId, str]]:
+    """Valid updates in the order of their sites, and why each other site has none."""
+    updates: dict[SiteId, Update] = {}
+    refused: dict[SiteId, str] = {}
+    for answer in collect(plans):
+        site = answer.site
+        if site not in plans:
+            log.warning("an answer from %r, who was not asked, is left out", site)
+        elif site in updates or site in refused:
+            log.warning("a second answer from %s in one round is left out", site)
+        elif isinstance(answer, Refusal):
+            refused[site] = answer.reason
+        else:
+            try:
+                wire.check_answer(answer, plans[site])
+                updates[site] = answer
+            except ProtocolError as error:
+                refused[site] = str(error)
+    refused |= {site: "no answer" for site in plans if site not in updates and site not in refused}
+    for site, reason in refused.items():
+        log.warning("%s is left out of this round: %s", site, reason)
+    # In the order of the sites, so that sums do not depend on who was fastest.
+    return [updates[site] for site in sorted(updates)], refused

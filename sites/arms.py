@@ -1,0 +1,128 @@
+"""The five arms that are compared, each with the same number of training steps: base, local, shared, private, pooled."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from client.training import features, lora
+from client.training.answer import LocalData, site_seed
+from client.training.fit import fit
+from client.training.personal import Private, load_private, personalise
+from rainhill.adapter import Adapter
+from rainhill.messages import RoundRecord, SiteId
+from rainhill.recipe import Recipe
+from server.checkpoint import Checkpoint
+from server.rounds import Collect, run_rounds
+from sites.bench import Bench, SiteData
+from sites.inline import collect_inline
+from strategies import Rule
+from strategies.fedavg import FedAvg
+
+Arm = Literal["base", "local", "shared", "private", "pooled"]
+ARMS: tuple[Arm, ...] = ("base", "local", "shared", "private", "pooled")
+
+POOLED = "pooled"
+
+OnRound = Callable[[str, RoundRecord], None]
+"""Called after each round with the name of the arm (`local/liverpool`) and what happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What an arm ends with: adapters that would travel, private parts that would not, and the rounds that led there."""
+
+    adapters: Mapping[str, Adapter]
+    private: Mapping[str, Private] = field(default_factory=dict)
+    history: Mapping[str, tuple[RoundRecord, ...]] = field(default_factory=dict)
+
+
+def train_shared(
+    bench: Bench, rule: Rule, first: Adapter, *, sites: list[SiteId], collect: Collect, folder: Path, on_round: OnRound
+) -> Checkpoint:
+    """The federation itself."""
+    return run_rounds(
+        bench.recipe,
+        rule,
+        first,
+        run=bench.recipe.name,
+        sites=sites,
+        collect=collect,
+        folder=folder / "shared",
+        on_round=lambda record: on_round("shared", record),
+    )
+
+
+def train_local(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *, folder: Path, on_round: OnRound) -> Trained:
+    """Each site alone: the same rounds with nobody else in them, then the same private part."""
+    adapters: dict[str, Adapter] = {}
+    private: dict[str, Private] = {}
+    history: dict[str, tuple[RoundRecord, ...]] = {}
+    alone = replace(bench, recipe=_for_one(bench.recipe, times=1))
+    for site, own in data.items():
+        done = run_rounds(
+            alone.recipe,
+            FedAvg(),
+            first,
+            run=bench.recipe.name,
+            sites=[site],
+            collect=collect_inline(alone, {site: own}),
+            folder=folder / "local" / site,
+            on_round=lambda record, site=site: on_round(f"local/{site}", record),  # type: ignore[misc]
+        )
+        adapters[site], history[site] = done.adapter, done.history
+        private[site] = personalise(done.adapter, site=site, recipe=bench.recipe, net=bench.net, task=bench.task, data=own)
+    return Trained(adapters=adapters, private=private, history=history)
+
+
+def train_private(bench: Bench, shared: Adapter, data: Mapping[SiteId, SiteData]) -> dict[SiteId, Private]:
+    """What each site adds to the shared adapter for itself."""
+    return {
+        site: personalise(shared, site=site, recipe=bench.recipe, net=bench.net, task=bench.task, data=own) for site, own in data.items()
+    }
+
+
+def train_pooled(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *, folder: Path, on_round: OnRound) -> Adapter:
+    """The upper bound that the real world forbids: all patients in one place, each step as large as all sites' steps together."""
+    together = replace(bench, recipe=_for_one(bench.recipe, times=len(data)))
+    pooled = LocalData(
+        train=features.concatenate([own.train for own in data.values()]), val=features.concatenate([own.val for own in data.values()])
+    )
+    done = run_rounds(
+        together.recipe,
+        FedAvg(),
+        first,
+        run=bench.recipe.name,
+        sites=[POOLED],
+        collect=collect_inline(together, {POOLED: pooled}),
+        folder=folder / POOLED,
+        on_round=lambda record: on_round(POOLED, record),
+    )
+    # As many steps more as the other arms have for their private part.
+    lora.write_adapter(bench.net, done.adapter, name=lora.SHARED)
+    with_head = bench.recipe.lora.head == "shared"
+    parameters = lora.trainable(bench.net, name=lora.SHARED, with_head=with_head)
+    fit(bench.net, pooled.train, bench.task, together.recipe.private, parameters=parameters, seed=site_seed(bench.recipe.seed, POOLED, 0))
+    return lora.read_adapter(bench.net, name=lora.SHARED, with_head=with_head)
+
+
+def _for_one(recipe: Recipe, *, times: int) -> Recipe:
+    """The recipe for a run with a single site, whose steps are so many times as large."""
+    rounds, private = recipe.rounds, recipe.private
+    return recipe.model_copy(
+        update={
+            "rounds": rounds.model_copy(update={"patients_per_step": rounds.patients_per_step * times, "quorum": 1}),
+            "private": private.model_copy(update={"patients_per_step": private.patients_per_step * times}),
+        }
+    )
+
+
+@contextmanager
+def private_part(bench: Bench, shared: Adapter, private: Private) -> Iterator[float]:
+    """Both parts in force while the block lasts; gives the temperature."""
+    load_private(bench.net, shared, private, bench.recipe)
+    try:
+        yield private.temperature
+    finally:
+        lora.activate(bench.net, [lora.SHARED])

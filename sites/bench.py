@@ -1,0 +1,71 @@
+"""One frozen base with its two sets of LoRA pairs, shared by every simulated site of a process, and one site's data as it trains on it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from client import models, tasks
+from client.data import cohort
+from client.data.cohort import Cohort
+from client.models import Net
+from client.tasks import Task
+from client.training import features, lora
+from client.training.answer import LocalData
+from client.training.features import Features
+from rainhill.adapter import Adapter
+from rainhill.recipe import Recipe
+from sites import hospital
+from sites.consortium import Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    recipe: Recipe
+    task: Task
+    net: Net
+    modules: list[str]
+    """Full names of the layers that took LoRA."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteData(LocalData):
+    """With the test patients, which no fit sees, and the films to show."""
+
+    test: Features
+    cohort: Cohort
+
+
+def open_bench(recipe: Recipe, folder: Path) -> Bench:
+    """`folder` is where the recipe's relative paths begin."""
+    task = tasks.from_section(recipe.task)
+    net = models.load(recipe.base, lora=recipe.lora, outputs=task.outputs, folder=folder)
+    pattern = recipe.lora.modules
+    modules = lora.attach(net, name=lora.SHARED, pattern=pattern, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
+    lora.attach(net, name=lora.PRIVATE, pattern=pattern, rank=recipe.private.rank, alpha=recipe.private.alpha)
+    lora.activate(net, [lora.SHARED])
+    return Bench(recipe=recipe, task=task, net=net, modules=modules)
+
+
+def first_adapter(bench: Bench) -> Adapter:
+    """What round 1 starts from: drawn from the recipe's seed, the same for every site and arm; it changes nothing yet."""
+    with_head = bench.recipe.lora.head == "shared"
+    lora.write_adapter(bench.net, lora.draw(bench.net, name=lora.SHARED, with_head=False, seed=bench.recipe.seed), name=lora.SHARED)
+    return lora.read_adapter(bench.net, name=lora.SHARED, with_head=with_head)
+
+
+def open_cohort(bench: Bench, site: Site, cache: Path) -> Cohort:
+    """The site's films; a phantom hospital's are drawn and written as DICOM first, unless the cache has them."""
+    config, base = site.config, site.folder
+    if config.phantom is not None:
+        base = cache / f"{config.name}-{bench.recipe.seed}"
+        hospital.write(config, base, seed=bench.recipe.seed)
+        config = config.model_copy(update={"data": hospital.data_config(base)})
+    return cohort.read(config, findings=bench.task.findings, size=bench.net.size, base=base, cache=cache / "pixels")
+
+
+def open_site(bench: Bench, site: Site, cache: Path) -> SiteData:
+    return site_data(bench, open_cohort(bench, site, cache))
+
+
+def site_data(bench: Bench, films: Cohort) -> SiteData:
+    parts = {part: features.compute(bench.net, films.part(part), bench.task) for part in ("train", "val", "test")}
+    return SiteData(cohort=films, train=parts["train"], val=parts["val"], test=parts["test"])

@@ -1,0 +1,66 @@
+"""The site files of a folder: which hospitals there are, and which of them a recipe asks."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from rainhill.config import read_toml
+from rainhill.errors import ConfigError
+from rainhill.recipe import Recipe
+from sites.hospital import HospitalConfig
+
+HERE = Path(__file__).parent
+SOURCE = "source"
+"""A folder of this name beside the site files holds the hospital that the base was trained at, to measure the drop from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    config: HospitalConfig
+    folder: Path
+    """Where relative paths of its file begin."""
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def title(self) -> str:
+        return self.config.title or self.config.name.replace("_", " ").capitalize()
+
+
+def find_sites(recipe: Recipe, folder: Path) -> list[Site]:
+    """The sites that the recipe asks, in the order of their names; every site of the folder where it names none."""
+    known = read_sites(folder)
+    if not known:
+        raise ConfigError(f"{folder}: no site file (*.toml) there")
+    for name in recipe.sites:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"recipe {recipe.name}: sites names {name!r}, which {folder} does not have{hint} (there are: {', '.join(known)})"
+            )
+    return [site for name, site in known.items() if name in (recipe.sites or known)]
+
+
+def find_source(folder: Path) -> Site | None:
+    """The hospital that the base model was trained at, where the folder tells."""
+    known = list(read_sites(folder / SOURCE).values())
+    if len(known) > 1:
+        raise ConfigError(f"{folder / SOURCE}: holds {len(known)} site files, a base model has one source")
+    return known[0] if known else None
+
+
+def read_sites(folder: Path) -> dict[str, Site]:
+    found: dict[str, Site] = {}
+    for path in sorted(folder.glob("*.toml")):
+        config = read_toml(path, HospitalConfig)
+        if config.name != path.stem:
+            raise ConfigError(f"{path}: name = {config.name!r} is not the name of the file")
+        if (config.data is None) == (config.phantom is None):
+            raise ConfigError(
+                f"{path}: a simulated site has either [data] or [phantom], this one has {'neither' if config.data is None else 'both'}"
+            )
+        found[config.name] = Site(config=config, folder=path.parent)
+    return found

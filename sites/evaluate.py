@@ -1,0 +1,68 @@
+"""Every arm on every site's test patients, which no fit has seen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from client.training import lora, metrics
+from client.training.answer import site_seed
+from client.training.features import Features, logits
+from client.training.metrics import Scored
+from rainhill.adapter import Adapter, Array
+from rainhill.messages import SiteId
+from sites.arms import Arm, Trained, private_part
+from sites.bench import Bench, SiteData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    arms: Mapping[SiteId, Mapping[Arm, Scored]]
+    cross_site: Mapping[str, Mapping[SiteId, float]]
+    """Trained at row, tested at column: mean AUROC of each site's own model, and of base, shared and pooled, everywhere."""
+
+
+def measure(
+    bench: Bench, data: Mapping[SiteId, SiteData], *, first: Adapter, local: Trained, shared: Adapter, private: Trained, pooled: Adapter
+) -> Measurements:
+    arms: dict[SiteId, dict[Arm, Scored]] = {site: {} for site in data}
+    cross: dict[str, dict[SiteId, float]] = {}
+    common: dict[Arm, Adapter] = {"base": first, "shared": shared, "pooled": pooled}
+    for arm, adapter in common.items():
+        lora.write_adapter(bench.net, adapter, name=lora.SHARED)
+        cross[arm] = {}
+        for site, own in data.items():
+            arms[site][arm] = _scored(bench, own.test, logits(bench.net, own.test.hidden), site)
+            cross[arm][site] = _mean_auroc(arms[site][arm])
+    for site, own in data.items():
+        with private_part(bench, shared, private.private[site]) as temperature:
+            arms[site]["private"] = _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
+        with private_part(bench, local.adapters[site], local.private[site]) as temperature:
+            cross[site] = {}
+            for other, theirs in data.items():
+                values = logits(bench.net, theirs.test.hidden) / temperature
+                if other == site:
+                    arms[site]["local"] = _scored(bench, theirs.test, values, site)
+                # The same findings in every row of a column.
+                cross[site][other] = metrics.mean_auroc(bench.task.scores(values), theirs.test.targets.numpy(), bench.recipe.evaluation)
+    return Measurements(arms=arms, cross_site={row: cross[row] for row in ("base", *data, "shared", "pooled")})
+
+
+def score_base(bench: Bench, own: SiteData, first: Adapter) -> Scored:
+    """The base model as it came, at the hospital it was trained at."""
+    lora.write_adapter(bench.net, first, name=lora.SHARED)
+    return _scored(bench, own.test, logits(bench.net, own.test.hidden), own.cohort.site)
+
+
+def _scored(bench: Bench, test: Features, values: Array, site: SiteId) -> Scored:
+    return metrics.score(
+        bench.task.scores(values),
+        test.targets.numpy(),
+        test.patients,
+        names=list(bench.task.outputs),
+        section=bench.recipe.evaluation,
+        # One site's arms are compared on the same draws of its patients.
+        seed=site_seed(bench.recipe.seed, site, 0),
+    )
+
+
+def _mean_auroc(scored: Scored) -> float:
+    return scored.means["auroc"].value if scored.means else float("nan")

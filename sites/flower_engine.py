@@ -1,0 +1,105 @@
+"""Flower's simulation engine: the same round loop as a ServerApp, the sites as virtual SuperNodes on Ray.
+
+Each Ray worker opens the base model and the sites it is handed once, and keeps them.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from rainhill.messages import Plan, Refusal, SiteId, Update
+from rainhill.recipe import Recipe
+from server.checkpoint import Checkpoint
+from server.rounds import Collect
+from sites.bench import Bench, SiteData, open_bench, open_site
+from sites.consortium import read_sites
+
+CONNECT_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What a worker needs to stand in for any of the sites; small, since it travels to every worker."""
+
+    recipe: Recipe
+    recipe_folder: Path
+    sites_folder: Path
+    cache: Path
+    sites: tuple[SiteId, ...]
+    threads: int
+    """torch threads of one fit; the same number gives the same sums as the inline engine."""
+
+
+def run_on_flower(workshop: Workshop, rounds: Callable[[Collect], Checkpoint]) -> Checkpoint:
+    """Calls `rounds` with a Collect that trains on Flower's simulation engine, and gives what it gives."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from flwr.app import Context
+    from flwr.serverapp import Grid, ServerApp
+    from flwr.simulation import run_simulation
+
+    from client.app import client_app
+    from server.flower import collect_over, find_nodes
+
+    outcome: SimpleQueue[Checkpoint | BaseException] = SimpleQueue()
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:  # noqa: ARG001 - Flower calls with both
+        try:
+            nodes = find_nodes(grid, set(workshop.sites), deadline_s=CONNECT_S)
+            outcome.put(rounds(collect_over(grid, nodes, deadline_s=workshop.recipe.rounds.deadline_s)))
+        except BaseException as error:
+            # Flower would print it and go on to its own end: it is raised again below, in the caller's thread.
+            outcome.put(error)
+
+    def site_of(context: Context) -> SiteId:
+        return workshop.sites[int(context.node_config["partition-id"])]
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app(site_of, lambda plan: _answer(workshop, plan)),
+        num_supernodes=len(workshop.sites),
+        backend_config={
+            "client_resources": {"num_cpus": workshop.threads, "num_gpus": 0.0},
+            "init_args": _ray_arguments(),
+        },
+    )
+    result = outcome.get_nowait()
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _ray_arguments() -> Any:
+    # A cluster's own head decides how many cores there are; given both, Ray refuses to start.
+    if "RAY_ADDRESS" in os.environ:
+        return {"log_to_driver": False}
+    return {"num_cpus": os.cpu_count() or 1, "log_to_driver": False, "logging_level": "ERROR"}
+
+
+def _answer(workshop: Workshop, plan: Plan) -> Update | Refusal:
+    from client.training.answer import answer
+
+    bench = _bench(workshop)
+    return answer(plan, recipe=bench.recipe, net=bench.net, task=bench.task, data=_site(workshop, plan.site))
+
+
+@lru_cache(maxsize=1)
+def _bench(workshop: Workshop) -> Bench:
+    import torch
+
+    torch.set_num_threads(workshop.threads)
+    return open_bench(workshop.recipe, workshop.recipe_folder)
+
+
+@cache
+def _site(workshop: Workshop, site: SiteId) -> SiteData:
+    return open_site(_bench(workshop), read_sites(workshop.sites_folder)[site], workshop.cache)

@@ -1,0 +1,19 @@
+"""The inline engine: every site in this process, one after the other, over one frozen base. Messages keep their wire form."""
+
+from collections.abc import Iterable, Mapping
+
+from client.training.answer import LocalData, answer
+from rainhill import wire
+from rainhill.messages import Plan, Refusal, SiteId, Update
+from server.rounds import Collect
+from sites.bench import Bench
+
+
+def collect_inline(bench: Bench, data: Mapping[SiteId, LocalData]) -> Collect:
+    def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
+        for site, plan in plans.items():
+            received = wire.plan_from_bytes(wire.plan_to_bytes(plan))
+            given = answer(received, recipe=bench.recipe, net=bench.net, task=bench.task, data=data[site])
+            yield wire.answer_from_bytes(wire.answer_to_bytes(given))
+
+    return collect

@@ -1,0 +1,138 @@
+"""results.json: what a run was worth, hospital by hospital. docs/results.md describes the format."""
+
+import math
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+import rainhill
+from client.training.metrics import Measured, Scored
+from rainhill.messages import RoundRecord, SiteId
+from sites.arms import ARMS, Arm
+from sites.bench import Bench, SiteData
+from sites.consortium import Site
+from sites.evaluate import Measurements
+from sites.verdict import verdict, verdict_text
+
+FORMAT = 1
+GAP = 0.01
+"""Below this AUROC between base and pooled there is no gap to speak of, and no share of it that was recovered."""
+
+DIFFERENCES: dict[str, tuple[Arm, Arm]] = {
+    "private_minus_base": ("private", "base"),
+    "private_minus_local": ("private", "local"),
+    "private_minus_shared": ("private", "shared"),
+}
+
+
+def site_results(
+    site: Site, own: SiteData, arms: Mapping[Arm, Scored], *, curve: dict[str, Any], private: dict[str, Any], confidence: float
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "title": site.title,
+        "patients": {"train": own.train.count, "val": own.val.count, "test": own.test.count},
+        "images": {"train": len(own.train.patients), "val": len(own.val.patients), "test": len(own.test.patients)},
+        "prevalence": prevalence(own),
+        **{arm: scored(arms[arm], confidence) for arm in ARMS},
+        "left_out": list(arms["base"].left_out),
+        "curve": curve,
+        "private": private,
+    }
+    if arms["base"].means:
+        entry["differences"] = {
+            name: interval(arms[more].means["auroc"].minus(arms[less].means["auroc"]), confidence)
+            for name, (more, less) in DIFFERENCES.items()
+        }
+        entry["verdict"] = verdict(entry["differences"]["private_minus_base"])
+        entry["recovered"] = recovered(*(arms[arm].means["auroc"].value for arm in ("base", "private", "pooled")))
+    else:
+        entry |= {"differences": {}, "verdict": "no different", "recovered": None}
+    entry["verdict_text"] = verdict_text(site.title, entry)
+    return entry
+
+
+def prevalence(own: SiteData) -> dict[str, float | None]:
+    """Share of the labelled test images that show each finding."""
+    targets = own.test.targets.numpy()
+    return {
+        finding: number(float(np.nanmean(targets[:, column]))) if np.isfinite(targets[:, column]).any() else None
+        for column, finding in enumerate(own.cohort.findings[: targets.shape[1]])
+    }
+
+
+def scored(one: Scored, confidence: float) -> dict[str, Any]:
+    return {metric: interval(measured, confidence) for metric, measured in one.means.items()} | {
+        "findings": {finding: {metric: interval(m, confidence) for metric, m in values.items()} for finding, values in one.findings.items()}
+    }
+
+
+def interval(measured: Measured, confidence: float) -> dict[str, float | None]:
+    low, high = measured.interval(confidence)
+    return {"value": number(measured.value), "low": number(low), "high": number(high)}
+
+
+def recovered(base: float, private: float, pooled: float) -> float | None:
+    """Share of the gap from the unadapted base to the pooled upper bound that the private arm closed."""
+    return number((private - base) / (pooled - base)) if pooled - base > GAP else None
+
+
+def consortium(sites: Mapping[SiteId, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Unweighted means over sites. Scores are never pooled: pooled scores rank hospitals, not patients."""
+    means: dict[str, float | None] = {}
+    for arm in ARMS:
+        values = [site[arm]["auroc"]["value"] for site in sites.values() if "auroc" in site[arm]]
+        means[arm] = number(float(np.mean(values))) if values else None
+    base, private, pooled = means["base"], means["private"], means["pooled"]
+    shares = base is not None and private is not None and pooled is not None
+    return means | {"recovered": recovered(base, private, pooled) if shares else None}  # type: ignore[arg-type]
+
+
+def curve(history: tuple[RoundRecord, ...], site: SiteId, last: Mapping[str, float]) -> list[dict[str, float]]:
+    """Validation numbers before each round, and after the last."""
+    points = [{"round": record.round - 1, **record.evaluations[site]} for record in history if site in record.evaluations]
+    return [*points, {"round": history[-1].round, **last}] if history else points
+
+
+def cross_site(found: Measurements, sites: list[SiteId]) -> dict[str, Any]:
+    return {
+        "rows": list(found.cross_site),
+        "columns": sites,
+        "auroc": [[number(row[site]) for site in sites] for row in found.cross_site.values()],
+    }
+
+
+def crossing(bench: Bench, history: tuple[RoundRecord, ...]) -> dict[str, float]:
+    """Bytes both ways, per site and round, against sending the whole model both ways."""
+    each = [record.down_bytes[site] + record.up_bytes[site] for record in history for site in record.answered]
+    mean = float(np.mean(each)) if each else 0.0
+    full = 4 * base_parameters(bench)
+    return {"bytes_per_site_round": mean, "bytes_full_model": full, "bytes_ratio": 2 * full / mean if mean else math.inf}
+
+
+def base_parameters(bench: Bench) -> int:
+    return sum(parameter.numel() for name, parameter in bench.net.named_parameters() if ".lora_" not in name)
+
+
+def software() -> dict[str, str]:
+    return {
+        "rainhill": rainhill.__version__,
+        **{package: metadata.version(package) for package in ("torch", "peft", "transformers", "flwr")},
+        "python": platform.python_version(),
+    }
+
+
+def peak_rss_mb() -> float:
+    """Of this process and the largest of its ended children, MB of 10^6 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(max(used) * unit / 1e6, 1)
+
+
+def number(value: float) -> float | None:
+    """JSON has no NaN: what cannot be told is null."""
+    return round(value, 6) if math.isfinite(value) else None

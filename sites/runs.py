@@ -1,0 +1,94 @@
+"""A run on disk: its exact recipe, where its sites came from, its checkpoints, and all it leaves behind."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rainhill.config import parse
+from rainhill.errors import ConfigError
+from rainhill.recipe import Recipe
+from server.checkpoint import write_whole
+from sites import consortium
+
+Engine = Literal["inline", "flower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    folder: Path
+    recipe: Recipe
+    recipe_folder: Path
+    """Where relative paths of the recipe begin."""
+    sites_folder: Path
+    engine: Engine
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def begin(self) -> None:
+        """Writes what a resumed run needs, or holds it against what a run here began with."""
+        path = self.folder / "run.json"
+        if path.exists():
+            self._same_sites(json.loads(path.read_text(encoding="utf-8")))
+            return
+        write_whole(self.folder / "recipe.json", (self.recipe.to_json() + "\n").encode())
+        write_whole(path, (json.dumps(self._facts(), indent=1) + "\n").encode())
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "recipe_sha256": self.recipe.sha256,
+            "recipe_folder": str(self.recipe_folder.resolve()),
+            "sites_folder": str(self.sites_folder.resolve()),
+            "sites": {
+                site.name: _sha256(site.folder / f"{site.name}.toml") for site in consortium.find_sites(self.recipe, self.sites_folder)
+            },
+            "engine": self.engine,
+        }
+
+    def _same_sites(self, began: dict[str, Any]) -> None:
+        now = self._facts()["sites"]
+        for site in sorted(began["sites"].keys() | now.keys()):
+            old, new = began["sites"].get(site, "no file"), now.get(site, "no file")
+            if old != new:
+                raise ConfigError(f"{self.folder}: the file of site {site} was {old[:12]} when the run began and is {new[:12]} now")
+
+
+def new_folder(recipe: Recipe, out: Path | None) -> Path:
+    """`out` where given, and not taken; else runs/NAME-SEED, numbered on where that is taken."""
+    if out is not None:
+        if (out.is_dir() and any(out.iterdir())) or out.is_file():
+            raise ConfigError(f"{out}: is not empty; choose another --out, or go on with a run by --resume {out}")
+        return out
+    stem = Path("runs") / f"{recipe.name}-{recipe.seed}"
+    number = 2
+    folder = stem
+    while folder.exists():
+        folder = stem.with_name(f"{stem.name}-{number}")
+        number += 1
+    return folder
+
+
+def resumed(folder: Path) -> Run:
+    """The run that a folder holds."""
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        raw = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: holds no run that can be resumed ({error})") from error
+    recipe = parse(raw, Recipe, origin=str(folder / "recipe.json"))
+    if recipe.sha256 != facts["recipe_sha256"]:
+        raise ConfigError(f"{folder / 'recipe.json'}: sha256 is {recipe.sha256[:12]}, the run began with {facts['recipe_sha256'][:12]}")
+    return Run(
+        folder=folder,
+        recipe=recipe,
+        recipe_folder=Path(facts["recipe_folder"]),
+        sites_folder=Path(facts["sites_folder"]),
+        engine=facts["engine"],
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

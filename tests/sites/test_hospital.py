@@ -1,0 +1,178 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+import sites
+from rainhill.config import parse, read_toml
+from rainhill.errors import ConfigError
+from sites import hospital
+from sites.hospital import HospitalConfig
+from sites.phantom import FINDINGS, labels, render
+from sites.shift import apply
+
+TOMLS = sorted(Path(sites.__file__).parent.glob("*.toml"))
+RAW = {
+    "name": "testing",
+    "title": "Testing Infirmary",
+    "phantom": {
+        "patients": 10,
+        "test_patients": 6,
+        "missed": 0.5,
+        "population": {"prevalence": dict.fromkeys(FINDINGS, 0.4)},
+        "projection": {"ap": 0.5},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return parse(RAW, HospitalConfig, origin="test")
+
+
+@pytest.fixture(scope="module")
+def folder(config, tmp_path_factory):
+    return hospital.write(config, tmp_path_factory.mktemp("testing"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    with (folder / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def cases(config):
+    known, test = hospital.draw(config.phantom, seed=1)
+    return [case for patient in [*known, *test] for case in patient.cases]
+
+
+def test_the_manifest_names_every_film_once(folder, rows):
+    assert tuple(rows[0]) == hospital.COLUMNS
+    assert sorted(row["image"] for row in rows) == sorted(f"films/{path.name}" for path in (folder / "films").iterdir())
+    assert len({row["patient_id"] for row in rows}) == 16
+    assert {row["split"] for row in rows} == {"train", "val", "test"}
+
+
+def test_no_patient_is_in_two_splits(rows):
+    pairs = {(row["patient_id"], row["split"]) for row in rows}
+    assert len(pairs) == 16
+    assert sum(split == "val" for _, split in pairs) == 2
+    assert sum(split == "test" for _, split in pairs) == 6
+
+
+def test_label_noise_is_in_what_the_site_trains_on_and_not_in_the_test(rows, cases):
+    for wanted, noisy in (("test", False), ("train", True)):
+        pairs = [
+            ([int(row[name]) for name in FINDINGS], labels(case)) for row, case in zip(rows, cases, strict=True) if row["split"] == wanted
+        ]
+        given, truth = (np.array(part) for part in zip(*pairs, strict=True))
+        assert (given != truth).any() == noisy
+        assert (given <= truth).all()  # invented = 0
+
+
+def test_a_film_reads_back_as_it_was_drawn(folder, rows, cases, config):
+    stored = apply(render(cases[:4]).attenuation, config.phantom.shift, [case.exposure for case in cases[:4]])
+    for row, case, values in zip(rows, cases[:4], stored, strict=False):
+        film = pydicom.dcmread(folder / row["image"])
+        assert np.array_equal(film.pixel_array, values)
+        assert film.PatientID == row["patient_id"]
+        assert film.ViewPosition == case.exposure.view == row["view"]
+        assert film.PatientSex == row["sex"]
+        assert film.PatientAge.endswith(("Y", "M"))
+        assert film.BodyPartExamined == "CHEST"
+        assert film.InstitutionName == "Testing Infirmary"
+        assert (film.BitsAllocated, film.BitsStored, film.HighBit) == (16, 12, 11)
+        assert film.PhotometricInterpretation == "MONOCHROME2"
+        assert film.file_meta.MediaStorageSOPInstanceUID == film.SOPInstanceUID
+        assert all(pydicom.uid.UID(film[key].value).is_valid for key in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"))
+        assert len(film.PixelSpacing) == 2
+
+
+def test_headers_follow_the_equipment(tmp_path):
+    changed = RAW["phantom"] | {
+        "patients": 2,
+        "test_patients": 0,
+        "equipment": {"modality": "CR", "rescale": [2.0, -10.0]},
+        "shift": {"photometric": "MONOCHROME1"},
+    }
+    folder = hospital.write(parse(RAW | {"phantom": changed}, HospitalConfig, origin="test"), tmp_path, seed=1)
+    film = pydicom.dcmread(next((folder / "films").iterdir()))
+    assert film.SOPClassUID == pydicom.uid.ComputedRadiographyImageStorage
+    assert (film.RescaleSlope, film.RescaleIntercept) == (2, -10)
+    assert film.PhotometricInterpretation == "MONOCHROME1"
+    assert film.pixel_array[2, 2] > film.pixel_array[96, 96]  # the free beam, then the spine: bright is low
+
+
+def test_same_hospital_and_seed_give_the_same_bytes_and_another_seed_does_not(config, folder, tmp_path):
+    again, other = hospital.write(config, tmp_path / "again", seed=1, threads=1), hospital.write(config, tmp_path / "other", seed=2)
+    for path in sorted((folder / "films").iterdir()):
+        assert path.read_bytes() == (again / "films" / path.name).read_bytes()
+    assert (folder / "manifest.csv").read_bytes() == (again / "manifest.csv").read_bytes()
+    assert (folder / "boxes.json").read_bytes() == (again / "boxes.json").read_bytes()
+    first = "films/TES000000_0.dcm"
+    assert (folder / first).read_bytes() != (other / first).read_bytes()
+
+
+def test_a_complete_folder_is_used_again_and_an_incomplete_one_is_not(config, tmp_path):
+    small = parse(RAW | {"phantom": RAW["phantom"] | {"patients": 2, "test_patients": 0}}, HospitalConfig, origin="test")
+    film = tmp_path / "films" / "TES000000_0.dcm"
+    hospital.write(small, tmp_path, seed=1)
+    before = film.stat().st_mtime_ns
+    hospital.write(small, tmp_path, seed=1)
+    assert film.stat().st_mtime_ns == before
+    (tmp_path / "complete.json").unlink()
+    hospital.write(small, tmp_path, seed=1)
+    assert film.stat().st_mtime_ns != before
+    assert hospital.fingerprint(small, seed=1) != hospital.fingerprint(small, seed=2)
+    assert hospital.fingerprint(small, seed=1) != hospital.fingerprint(config, seed=1)
+
+
+def test_boxes_say_where_each_finding_is(folder, rows, cases):
+    boxes = json.loads((folder / "boxes.json").read_text())
+    assert set(boxes) == {row["image"] for row in rows}
+    for row, case in zip(rows, cases, strict=True):
+        assert set(boxes[row["image"]]) == {finding.name for finding in case.findings}
+        for found in boxes[row["image"]].values():
+            assert len(found["box"]) == 4
+            assert 0 <= min(found["box"]) <= max(found["box"]) <= 192
+
+
+def test_data_config_names_what_is_there(folder, rows):
+    data = hospital.data_config(folder)
+    assert data.manifest.exists()
+    assert {data.columns.patient, data.columns.image, data.columns.split, data.columns.report, *data.labels.values()} <= set(rows[0])
+
+
+def test_reports_mention_what_is_there(rows):
+    assert all(row["report"].startswith("Chest radiograph") for row in rows)
+    assert any("effusion" in row["report"] for row in rows)
+
+
+def test_a_hospital_without_a_phantom_cannot_be_written(tmp_path):
+    with pytest.raises(ConfigError, match="testing"):
+        hospital.write(HospitalConfig(name="testing"), tmp_path, seed=1)
+
+
+def test_an_unknown_key_or_a_missing_finding_is_refused():
+    with pytest.raises(ConfigError, match="patents"):
+        parse(RAW | {"phantom": RAW["phantom"] | {"patents": 3}}, HospitalConfig, origin="test")
+    with pytest.raises(ConfigError, match="nodule"):
+        parse(RAW | {"phantom": RAW["phantom"] | {"population": {"prevalence": {"effusion": 0.2}}}}, HospitalConfig, origin="test")
+
+
+def test_six_hospitals_load_and_each_is_its_own():
+    known = [read_toml(path, HospitalConfig) for path in TOMLS]
+    known = [site for site in known if site.phantom]
+    assert {"liverpool", "manchester"} < {site.name for site in known}
+    assert len(known) >= 6
+    assert [site.name for site in known] == [path.stem for path in TOMLS if read_toml(path, HospitalConfig).phantom]
+    for part in ("population", "projection", "shift", "seed"):
+        assert len({str(getattr(site.phantom, part)) for site in known}) == len(known)
+    for site in known:
+        assert all(0.06 <= p <= 0.6 for p in site.phantom.population.prevalence.values())
+        assert all(p * site.phantom.test_patients >= 12 for p in site.phantom.population.prevalence.values())
+    assert min(site.phantom.patients for site in known) == 150
