@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sites import skeleton
+from sites.cases import Case, random
 from sites.geometry import Body, Grid, Real, chord, ellipsoid, place, step
-from sites.population import Case, random
 
 
 def body(cases: Sequence[Case]) -> Body:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sites.cases import Case, Finding
 from sites.geometry import Real, step
-from sites.population import Case, Finding
 from sites.texture import blur, splat, to_pixels
 
 

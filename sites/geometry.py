@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sites.population import Case
+from sites.cases import Case
 
 Real = NDArray[np.floating[Any]]  # float32 throughout; the stubs of numpy promote what numpy does not
 

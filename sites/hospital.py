@@ -19,7 +19,7 @@ from pydantic import Field
 
 from rainhill.config import ColumnsConfig, DataConfig, Fraction, Section, SiteConfig
 from rainhill.errors import ConfigError
-from sites import anatomy, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture
+from sites import anatomy, cases, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture
 from sites.phantom import FINDINGS, Case, Patient
 from sites.population import PopulationConfig, ProjectionConfig
 from sites.report_text import Style
@@ -28,7 +28,7 @@ from sites.shift import ShiftConfig
 COLUMNS = ("patient_id", "image", "split", "sex", "age", "view", *FINDINGS, "report")
 _TEST = 500_000  # patient numbers from here on are test patients
 _CHUNK = 16
-_DRAWING = (anatomy, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture)
+_DRAWING = (anatomy, cases, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture)
 
 
 class PhantomConfig(Section):
@@ -126,7 +126,7 @@ def is_complete(folder: Path, mark: dict[str, Any]) -> bool:
 
 def _films(name: str, config: PhantomConfig, *, seed: int) -> Iterator[_Film]:
     known, test = draw(config, seed=seed)
-    order = population.random(config.seed, seed, 6).permutation(len(known))
+    order = cases.random(config.seed, seed, 6).permutation(len(known))
     val = {known[int(n)].number for n in order[: round(0.2 * len(known))]}
     for patient in [*known, *test]:
         split = "test" if patient.number >= _TEST else "val" if patient.number in val else "train"
@@ -138,9 +138,9 @@ def _films(name: str, config: PhantomConfig, *, seed: int) -> Iterator[_Film]:
 def _write_films(
     hospital: HospitalConfig, config: PhantomConfig, films: list[_Film], folder: Path
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    cases = [film.case for film in films]
-    drawn = phantom.render(cases, config.size)
-    stored = shift.apply(drawn.attenuation, config.shift, [case.exposure for case in cases])
+    shown = [film.case for film in films]
+    drawn = phantom.render(shown, config.size)
+    stored = shift.apply(drawn.attenuation, config.shift, [case.exposure for case in shown])
     institution = hospital.title or hospital.name
     rows, boxes = [], {}
     for film, values, found in zip(films, stored, drawn.boxes, strict=True):
@@ -162,7 +162,7 @@ def _write_films(
 def _row(film: _Film, config: PhantomConfig) -> dict[str, Any]:
     case, truth = film.case, phantom.labels(film.case)
     if film.split != "test":
-        flip = population.random(*case.exposure.seed, 7).random(len(FINDINGS))
+        flip = cases.random(*case.exposure.seed, 7).random(len(FINDINGS))
         truth = np.where(flip < np.where(truth == 1, config.missed, config.invented), 1 - truth, truth)
     about = {
         "patient_id": film.patient_id,

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from sites import devices
 from sites.anatomy import Thorax
+from sites.cases import FINDINGS, Case, Finding
 from sites.geometry import Body, Real, chord, step
-from sites.population import FINDINGS, Case, Finding
 
 Mask = NDArray[np.bool_]
 

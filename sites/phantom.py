@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sites.anatomy import thorax
+from sites.cases import FINDINGS, Case, Exposure, Finding, Patient, random
 from sites.lesions import Film, paint
-from sites.population import FINDINGS, Case, Exposure, Finding, Patient, draw_patients, random
+from sites.population import draw_patients
 from sites.texture import smooth_noise, vessels
 
 _CHUNK = 4  # films drawn at once: their maps stay in cache, and the pieces are the same with any number of threads

@@ -1,6 +1,5 @@
 """Who is filmed: a hospital's patients, what is found in each, and how each film of theirs is positioned."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -8,11 +7,7 @@ from pydantic import Field, field_validator
 from scipy.special import ndtri
 
 from rainhill.config import Fraction, Section
-
-FINDINGS = ("cardiomegaly", "effusion", "pneumothorax", "consolidation", "atelectasis", "nodule", "oedema", "device")
-
-Side = Literal["left", "right", "both"]
-View = Literal["PA", "AP"]
+from sites.cases import FINDINGS, Case, Exposure, Finding, Patient, Side, random
 
 # Findings that come together do so through one latent "how ill" value; the loading is its correlation with each.
 _LOADING = {"cardiomegaly": 0.5, "effusion": 0.5, "oedema": 0.6, "consolidation": 0.25, "atelectasis": 0.3, "device": 0.4}
@@ -74,57 +69,6 @@ class ProjectionConfig(Section):
     """Mean depth of inspiration, in standard deviations."""
     magnification: float = Field(default=1.13, ge=1, lt=1.5)
     """Of the heart on AP films, 1 as on PA films."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    name: str
-    side: Side
-    region: str
-    severity: float
-    place: tuple[float, float, float]
-    """Where within the region and of what form, each in [0, 1)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exposure:
-    seed: tuple[int, int, int]
-    """Hospital, patient and image: everything random about this film is drawn from it."""
-    view: View
-    zoom: float
-    offset: tuple[float, float]
-    rotation_deg: float
-    inspiration: float
-    oblique: float
-    magnification: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One film of one patient."""
-
-    patient: int
-    seed: tuple[int, int]
-    """Hospital and patient: the anatomy is drawn from it."""
-    sex: Literal["F", "M"]
-    age: float
-    habitus: float
-    findings: tuple[Finding, ...]
-    exposure: Exposure
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patient:
-    number: int
-    sex: Literal["F", "M"]
-    age: float
-    cases: tuple[Case, ...]
-
-
-def random(*key: int) -> np.random.Generator:
-    """A generator for this key alone, the same on every machine and in every thread."""
-    # The length goes first, because a seed sequence takes (1, 2) and (1, 2, 0) for the same.
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((len(key), *key))))
 
 
 def draw_patients(

@@ -25,6 +25,7 @@ from sites.hospital import HospitalConfig, draw
 from sites.phantom import FINDINGS
 
 SOURCE = Path(__file__).parent / "source" / "halifax.toml"
+HELD_OUT = 1000  # patients
 
 
 def untrained(seed: int) -> ViTForImageClassification:
@@ -145,11 +146,12 @@ AUROC on films of patients of the source hospital who were not trained on:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--patients", default=14000, show_default=True, help="Patients of the source hospital to train on.")
 @click.option("--epochs", default=14, show_default=True)
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rate", default=1e-3, show_default=True, help="Peak learning rate.")
 @click.option("--threads", default=2, show_default=True)
-def main(out: Path, seed: int, epochs: int, batch: int, rate: float, threads: int) -> None:
+def main(out: Path, seed: int, patients: int, epochs: int, batch: int, rate: float, threads: int) -> None:
     """Draws the source hospital, trains the base model on it and saves it with its card."""
     began = time.monotonic()
     torch.set_num_threads(threads)
@@ -157,7 +159,7 @@ def main(out: Path, seed: int, epochs: int, batch: int, rate: float, threads: in
     config = read_toml(SOURCE, HospitalConfig).phantom
     if config is None:
         raise click.ClickException(f"{SOURCE}: has no [phantom]")
-    known, test = draw(config, seed=seed)
+    known, test = draw(config.model_copy(update={"patients": patients, "test_patients": HELD_OUT}), seed=seed)
     data, held_out = (draw_films(config, [case for patient in part for case in patient.cases], threads=threads) for part in (known, test))
     click.echo(f"{len(data.images)} films drawn in {time.monotonic() - began:.0f} s", err=True)
     model = untrained(seed)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from sites.population import FINDINGS, Case, Finding, random
+from sites.cases import FINDINGS, Case, Finding, random
 
 Style = Literal["prose", "telegraphic", "structured", "bedside", "paediatric"]
 

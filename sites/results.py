@@ -41,8 +41,8 @@ def site_results(
         **{arm: scored(arms[arm], confidence) for arm in ARMS},
         "left_out": list(arms["base"].left_out),
         "curve": curve,
-        "private": private,
     }
+    entry["private"] |= private
     if arms["base"].means:
         entry["differences"] = {
             name: interval(arms[more].means["auroc"].minus(arms[less].means["auroc"]), confidence)
@@ -93,9 +93,9 @@ def consortium(sites: Mapping[SiteId, Mapping[str, Any]]) -> dict[str, float | N
 
 
 def curve(history: tuple[RoundRecord, ...], site: SiteId, last: Mapping[str, float]) -> list[dict[str, float]]:
-    """Validation numbers before each round, and after the last."""
-    points = [{"round": record.round - 1, **record.evaluations[site]} for record in history if site in record.evaluations]
-    return [*points, {"round": history[-1].round, **last}] if history else points
+    """Validation numbers before each round, and after the last as before one that never came."""
+    points = [{"round": record.round, **record.evaluations[site]} for record in history if site in record.evaluations]
+    return [*points, {"round": history[-1].round + 1, **last}] if history else points
 
 
 def cross_site(found: Measurements, sites: list[SiteId]) -> dict[str, Any]:

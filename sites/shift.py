@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
 from rainhill.config import Fraction, Section
+from sites.cases import Exposure, random
 from sites.geometry import Real
-from sites.population import Exposure, random
 from sites.texture import blur
 
 BITS = 12

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sites.cases import Case, random
 from sites.geometry import Body, Real
-from sites.population import Case, random
 
 _PRIMARY, _SECONDARY, _TERTIARY = 13, 3, 2
 

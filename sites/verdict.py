@@ -79,13 +79,13 @@ def consortium_text(results: Mapping[str, Any]) -> str:
     over = "AUROC at the one site" if len(sites) == 1 else f"Mean AUROC over the {len(sites)} sites"
     told = []
     if math.isfinite(base) and math.isfinite(private):
-        gone = "rose" if round(private - base, 3) > 0 else "fell" if round(private - base, 3) < 0 else "stayed"
+        moved = f"{'rose' if private > base else 'fell'} from {base:.3f} as the model arrived to {private:.3f} adapted"
+        if round(private - base, 3) == 0:
+            moved = f"stayed at {base:.3f}, adapted or as the model arrived"
         others = [f"training alone gave {local:.3f}"] * math.isfinite(local) + [f"the pooled upper bound is {pooled:.3f}"] * math.isfinite(
             pooled
         )
-        told.append(
-            f"{over} {gone} from {base:.3f} as the model arrived to {private:.3f} adapted{'; ' + ', '.join(others) if others else ''}."
-        )
+        told.append(f"{over} {moved}{'; ' if others else ''}{', '.join(others)}.")
     told.append(_tally([site_verdict(site) for site in sites.values()]))
     return " ".join(told)
 

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from rainhill.config import SiteConfig, read_toml
+from rainhill.errors import ConfigError
+from rainhill.recipe import Recipe, read_recipe
+
+
+def refused(path: Path, text: str, model: type = SiteConfig) -> str:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_toml(path, model)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "a-b"', "name = 'a-b': a name is letters"),
+        ('nmae = "a"', "nmae: unknown key, did you mean 'name'?"),
+        ("title = 'x'", "name: missing"),
+        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 2', "data.split.val = 2: Input should be less than 1"),
+        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 0.5\ntest = 0.6', "val 0.5 and test 0.6 leave no patient to train on"),
+        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nfolds = 5\nfold = 5', "fold 5 is not one of 0 to 4"),
+        ("name = ", "not valid TOML"),
+    ],
+)
+def test_a_site_file_names_the_key_and_both_values(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refused(tmp_path / "site.toml", text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml: no such file"):
+        read_toml(tmp_path / "gone.toml", SiteConfig)
+    (tmp_path / "latin.toml").write_bytes(b"name = '\xe9'")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_toml(tmp_path / "latin.toml", SiteConfig)
+
+
+def test_a_recipe_refuses_what_it_does_not_declare(recipe_file: Path) -> None:
+    text = recipe_file.read_text()
+    assert "rounds.coumt: unknown key, did you mean 'count'?" in refused(recipe_file, text.replace("count =", "coumt ="), Recipe)
+    assert "base.sha256 = 'abc'" in refused(recipe_file, text.replace(text.split('sha256 = "')[1].split('"')[0], "abc"), Recipe)
+    assert "rounds.learning_rate = -1.0" in refused(recipe_file, text.replace("learning_rate = 5e-3", "learning_rate = -1.0", 1), Recipe)
+    assert "named twice: a" in refused(recipe_file, 'sites = ["a", "a"]\n' + text, Recipe)
+
+
+def test_the_sha256_of_a_recipe_is_of_what_it_says_not_how(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_file)
+    other = tmp_path / "other.toml"
+    other.write_text("# a comment\n" + recipe_file.read_text().replace("rank = 2\nalpha = 4", "alpha = 4.0\nrank = 2"))
+    assert read_recipe(other).sha256 == recipe.sha256
+    assert recipe.model_copy(update={"seed": 1}).sha256 != recipe.sha256
+    assert Recipe.model_validate_json(recipe.to_json()) == recipe

@@ -1,0 +1,145 @@
+"""The validation boundary: what a broken or hostile peer may send, and the sentence that refuses it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from rainhill import wire
+from rainhill.adapter import Adapter
+from rainhill.errors import ProtocolError
+from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update
+
+ADAPTER = Adapter({"m.lora_A": np.ones((2, 3), np.float32), "m.lora_B": np.zeros((4, 2), np.float32), "head.bias": np.zeros(2, np.float32)})
+PLAN = Plan(run="r", recipe="f" * 64, round=3, site="aintree", adapter=ADAPTER, rule=LocalRule(train=frozenset("B"), send=frozenset("B")))
+UPDATE = Update(
+    run="r",
+    round=3,
+    site="aintree",
+    delta=Adapter({"m.lora_B": np.ones((4, 2), np.float32), "head.bias": np.ones(2, np.float32)}),
+    patients=40,
+    steps=7,
+    loss=0.25,
+    evaluation=Evaluation(patients=9, metrics={"auroc": 0.75}),
+)
+
+
+def test_a_plan_crosses_unchanged() -> None:
+    for rule in (PLAN.rule, LocalRule(mu=0.5, correction=ADAPTER * 0.5)):
+        plan = replace(PLAN, rule=rule)
+        assert wire.plan_from_bytes(wire.plan_to_bytes(plan)) == plan
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.none() | st.floats(0, 10), st.integers(1, 10**6))
+def test_an_update_crosses_unchanged(loss: float, epsilon: float | None, patients: int) -> None:
+    update = replace(UPDATE, loss=loss, epsilon=epsilon, patients=patients)
+    assert wire.answer_from_bytes(wire.answer_to_bytes(update)) == update
+
+
+def test_a_refusal_crosses_unchanged() -> None:
+    refusal = Refusal(run="r", round=3, site="aintree", reason="no patient to train on")
+    assert wire.answer_from_bytes(wire.answer_to_bytes(refusal)) == refusal
+
+
+def test_a_flower_record_holds_one_packed_array() -> None:
+    blob = wire.answer_to_bytes(UPDATE)
+    record = wire.to_record(blob)
+    assert wire.from_record(record) == blob
+    assert [len(arrays) for arrays in record.array_records.values()] == [1]
+    del record["rainhill"]
+    with pytest.raises(ProtocolError, match="without the record 'rainhill'"):
+        wire.from_record(record)
+
+
+def test_an_answer_to_the_plan_is_accepted() -> None:
+    wire.check_answer(UPDATE, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("delta", "message"),
+    [
+        ({"m.lora_B": np.full((4, 2), np.nan, np.float32)}, "m.lora_B: 8 of 8 values are not finite"),
+        ({"m.lora_B": np.full((4, 2), np.inf, np.float32)}, "m.lora_B: 8 of 8 values are not finite"),
+        ({"m.lora_B": np.ones((4, 3), np.float32)}, r"m.lora_B: shape \(4, 3\) is not \(4, 2\)"),
+        ({"m.lora_B": np.ones((4, 2), np.float64)}, "m.lora_B: dtype float64 is not float32"),
+        ({"m.lora_B": np.ones((4, 2), np.float16)}, "m.lora_B: dtype float16 is not float32"),
+        ({"m.lora_A": np.ones((2, 3), np.float32)}, "m.lora_A: not a declared tensor"),
+    ],
+)
+def test_an_update_with_other_tensors_is_refused_by_name(delta: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        wire.check_answer(replace(UPDATE, delta=UPDATE.delta.replace(delta)), PLAN)
+
+
+def test_an_update_with_a_missing_tensor_is_refused_by_name() -> None:
+    with pytest.raises(ProtocolError, match=r"m.lora_B: missing, expected shape \(4, 2\)"):
+        wire.check_answer(replace(UPDATE, delta=UPDATE.delta.only(lambda name: name == "head.bias")), PLAN)
+
+
+@pytest.mark.parametrize(("field", "value"), [("site", "broadgreen"), ("round", 2), ("run", "other")])
+def test_an_answer_to_something_else_is_refused_with_both_values(field: str, value: object) -> None:
+    with pytest.raises(ProtocolError, match=f"{field} {value!r}, asked was {getattr(PLAN, field)!r}"):
+        wire.check_answer(replace(UPDATE, **{field: value}), PLAN)
+
+
+def test_an_update_of_no_patients_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="patients 0 is not at least 1"):
+        wire.check_answer(replace(UPDATE, patients=0), PLAN)
+
+
+def test_a_loss_that_is_no_number_does_not_leave() -> None:
+    with pytest.raises(ProtocolError, match="aintree: loss nan is not finite"):
+        wire.answer_to_bytes(replace(UPDATE, loss=float("nan")))
+
+
+def forged(**header: object) -> bytes:
+    whole = {
+        "kind": "update",
+        "version": 1,
+        "run": "r",
+        "round": 1,
+        "site": "s",
+        "patients": 1,
+        "steps": 1,
+        "loss": 0.0,
+        "epsilon": None,
+        "evaluation": None,
+    }
+    return save({"x": np.zeros(1, np.float32)}, metadata={"rainhill": json.dumps({**whole, **header})})
+
+
+@pytest.mark.parametrize(
+    ("blob", "message"),
+    [
+        (b"", "not a Rainhill message"),
+        (b"\xff" * 64, "not a Rainhill message"),
+        (save({"x": np.zeros(1, np.float32)}), "not a Rainhill message"),
+        (save({"x": np.zeros(1, np.float32)}, metadata={"rainhill": "[]"}), "its header is no object"),
+        (forged(version=2), "message version 2 is not 1"),
+        (forged(patients="many"), "patients = 'many'"),
+        (forged(loss=float("inf")), "loss = inf"),
+        (forged(image="pixels"), "image = 'pixels'"),
+        (forged(kind="plan"), "kind = 'plan'"),
+        (forged()[:-2], "not a safetensors adapter"),
+    ],
+)
+def test_a_broken_message_is_refused_in_one_line(blob: bytes, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message) as refused:
+        wire.answer_from_bytes(blob)
+    assert "\n" not in str(refused.value)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_whatever_raise_anything_else(blob: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        wire.answer_from_bytes(blob)
+
+
+def test_a_plan_with_a_poisoned_adapter_is_refused_at_the_site() -> None:
+    bad = replace(PLAN, adapter=ADAPTER.replace({"head.bias": np.array([np.nan, 0], np.float32)}))
+    with pytest.raises(ProtocolError, match="head.bias: 1 of 2 values are not finite"):
+        wire.plan_from_bytes(wire.plan_to_bytes(bad))

@@ -1,0 +1,105 @@
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rainhill.adapter import Adapter
+from rainhill.errors import CheckpointError
+from rainhill.messages import RoundRecord
+from server import checkpoint
+from server.checkpoint import Checkpoint
+from strategies import State
+
+ADAPTER = Adapter({"m.lora_A": np.ones((2, 3), np.float32), "m.lora_B": np.zeros((4, 2), np.float32)})
+RECORD = RoundRecord(
+    round=1,
+    asked=("a", "b"),
+    answered=("a",),
+    refused={"b": "no answer"},
+    down_bytes={"a": 10, "b": 10},
+    up_bytes={"a": 5},
+    losses={"a": 0.5},
+    evaluations={"a": {"auroc": 0.75}},
+    seconds=1.5,
+    log={"energy_kept": 0.97},
+)
+
+
+def after(number: int) -> Checkpoint:
+    state = State(round=number, arrays={"m": np.arange(3.0)}, log={"energy_kept": 0.97})
+    return Checkpoint(recipe="f" * 64, run="r", adapter=ADAPTER * float(number), state=state, history=(RECORD,) * number)
+
+
+@given(st.integers(1, 5))
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, number: int) -> None:
+    saved = after(number)
+    found = checkpoint.load(checkpoint.save(tmp_path_factory.mktemp("run"), saved))
+    assert found.adapter == saved.adapter
+    assert replace(found, state=saved.state) == saved
+    assert found.state.round == number
+    assert found.state.log == saved.state.log
+    np.testing.assert_array_equal(found.state.arrays["m"], saved.state.arrays["m"])
+
+
+def test_the_latest_round_is_found(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path / "nothing", recipe="f" * 64) is None
+    for number in (1, 2, 10):
+        checkpoint.save(tmp_path, after(number))
+    found = checkpoint.latest(tmp_path, recipe="f" * 64)
+    assert found is not None
+    assert found.state.round == 10
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_with_both(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, after(1))
+    with pytest.raises(CheckpointError, match=f"belongs to recipe {'f' * 12}, asked to go on with {'0' * 12}"):
+        checkpoint.latest(tmp_path, recipe="0" * 64)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, after(1))
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match=r"round-0001.safetensors: is not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_a_full_disk_leaves_the_previous_round_as_it_was(tmp_path: Path) -> None:
+    """A real full disk: a file system of its own, filled to the last byte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64k tmpfs {disk} 2>/dev/null") != 0:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        kept = checkpoint.save(disk, after(1))
+        before = kept.read_bytes()
+        with pytest.raises(OSError) as full, (disk / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(1024))
+                filler.flush()
+        assert full.value.errno == errno.ENOSPC
+        with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\); round 1 is intact"):
+            checkpoint.save(disk, after(2))
+        assert kept.read_bytes() == before
+        assert sorted(path.name for path in disk.iterdir()) == ["filler", "round-0001.safetensors"]
+        (disk / "filler").unlink()
+        checkpoint.save(disk, after(2))
+        assert checkpoint.latest(disk, recipe="f" * 64).state.round == 2
+    finally:
+        os.system(f"umount {disk}")
+
+
+def test_a_crash_before_the_rename_leaves_the_previous_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, after(1))
+
+    def crash(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, after(2))
+    assert checkpoint.latest(tmp_path, recipe="f" * 64).state.round == 1

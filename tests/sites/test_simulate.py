@@ -1,0 +1,213 @@
+"""`rainhill simulate` as a person runs it: a process with arguments, an exit code, and what it leaves behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rainhill.adapter import Adapter
+
+RecipeText = object
+COMMAND = str(Path(sys.executable).parent / "rainhill")
+
+
+def simulate(*arguments: object, cwd: Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RAINHILL_CACHE": str(cwd / "cache"), "COLUMNS": "160"}
+    return subprocess.run(
+        [COMMAND, "simulate", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def refused(run: subprocess.CompletedProcess[str]) -> str:
+    """One clear line, exit code 2, no traceback."""
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    [line] = [line for line in run.stderr.splitlines() if line.startswith("rainhill: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, hospitals: Path, recipe_text: RecipeText) -> Path:
+    """A run of three hospitals, two rounds."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(recipe_text())
+    run = simulate("tiny.toml", "--sites", hospitals, "--out", "run", cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert "Aintree General" in run.stdout
+    assert str(Path("run") / "report.html") in run.stdout
+    return folder / "run"
+
+
+def results(run: Path) -> dict:
+    return json.loads((run / "results.json").read_text())
+
+
+def test_the_results_hold_every_site_and_arm_with_intervals(finished: Path) -> None:
+    found = results(finished)
+    assert list(found["sites"]) == ["aintree", "broadgreen", "calder"]
+    for site in found["sites"].values():
+        for arm in ("base", "local", "shared", "private", "pooled"):
+            auroc = site[arm]["auroc"]
+            assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+            assert set(site[arm]["findings"]) == {"square", "stripe"}
+        assert site["verdict"] in {"better", "no different", "worse"}
+        assert site["patients"]["train"] > 10
+        assert [point["round"] for point in site["curve"]["shared"]] == [1, 2, 3]
+    assert found["recipe_sha256"] == json.loads((finished / "run.json").read_text())["recipe_sha256"]
+    assert found["bytes_per_site_round"] < found["bytes_full_model"] * 2
+    assert {"seconds", "peak_rss_mb", "seed", "bytes_full_model"} <= found.keys()
+    assert found["cross_site"]["rows"] == ["base", "aintree", "broadgreen", "calder", "shared", "pooled"]
+    assert [record["answered"] for record in found["rounds"]] == [["aintree", "broadgreen", "calder"]] * 2
+
+
+def test_the_adapters_on_disk_are_the_ones_in_the_results(finished: Path) -> None:
+    prints = results(finished)["adapters"]
+    assert len(prints) == 2 + 2 * 3
+    for name, fingerprint in prints.items():
+        assert Adapter.from_bytes((finished / "adapters" / f"{name}.safetensors").read_bytes()).fingerprint() == fingerprint
+
+
+def test_the_report_is_one_file_with_every_site(finished: Path) -> None:
+    html = (finished / "report.html").read_text()
+    assert "Broadgreen General" in html
+    assert "<script" not in html
+    assert "not differentially private" in html or "no differential privacy" in html.casefold()
+
+
+def test_the_same_recipe_and_seed_give_the_same_run(finished: Path, hospitals: Path, tmp_path: Path) -> None:
+    again = simulate(finished.parent / "tiny.toml", "--sites", hospitals, "--out", "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert results(tmp_path / "again")["adapters"] == results(finished)["adapters"]
+    other = simulate(finished.parent / "tiny.toml", "--sites", hospitals, "--seed", 7, cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    # Without --out: runs/NAME-SEED.
+    assert results(tmp_path / "runs" / "tiny-7")["seed"] == 7
+    assert results(tmp_path / "runs" / "tiny-7")["adapters"]["shared"] != results(finished)["adapters"]["shared"]
+
+
+def test_a_run_goes_on_from_its_last_round_to_the_same_end(finished: Path, hospitals: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(finished, cut)
+    (cut / "checkpoints" / "shared" / "round-0002.safetensors").unlink()
+    shutil.rmtree(cut / "checkpoints" / "pooled")
+    (cut / "results.json").unlink()
+    run = simulate("--resume", cut, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert results(cut)["adapters"] == results(finished)["adapters"]
+    assert {site: entry["private"]["auroc"] for site, entry in results(cut)["sites"].items()} == {
+        site: entry["private"]["auroc"] for site, entry in results(finished)["sites"].items()
+    }
+
+
+def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
+    finished: Path, hospitals: Path, recipe_text: RecipeText, tmp_path: Path
+) -> None:
+    (tmp_path / "long.toml").write_text(recipe_text(rounds=40))
+    environment = {**os.environ, "RAINHILL_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        [COMMAND, "simulate", "long.toml", "--sites", str(hospitals), "--out", "run"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        checkpoints = tmp_path / "run" / "checkpoints" / "shared"
+        stop = time.monotonic() + 120
+        while not list(checkpoints.glob("round-0003.safetensors")) and time.monotonic() < stop:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert errors.strip().splitlines()[-1] == "rainhill: stopped; go on with: rainhill simulate --resume run"
+    assert "Traceback" not in errors
+    done = len(list(checkpoints.glob("round-*.safetensors")))
+    assert 3 <= done < 40
+    run = simulate("--resume", "run", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    undisturbed = simulate("long.toml", "--sites", hospitals, "--out", "whole", cwd=tmp_path)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    assert results(tmp_path / "run")["adapters"] == results(tmp_path / "whole")["adapters"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[rounds]", "[rounds]\nround = 3"), "rounds.round: unknown key, did you mean 'rounds'?"),
+        (('rule = "fedavg"', 'rule = "flexlorra"'), "no strategy is called 'flexlorra', did you mean 'flexlora'?"),
+        (('model = "vit"', 'model = "vitt"'), "no model is called 'vitt', did you mean 'vit'?"),
+        (('name = "findings"', 'name = "finding"'), "no task is called 'finding', did you mean 'findings'?"),
+        (('rule = "fedavg"', 'rule = "os.path"'), "rule = 'os.path': a name is letters"),
+        (('name = "tiny"', 'name = "tiny"\nsites = ["aintre"]'), "sites names 'aintre'"),
+        (("alpha = 4", "alpha = 4\nmodules = 'query'"), "matches no layer of the base model, which has: fc1, fc2"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_one_clear_line(
+    hospitals: Path, recipe_text: RecipeText, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text().replace(*change))
+    assert message in refused(simulate("r.toml", "--sites", hospitals, "--out", "run", cwd=tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_is_not_the_pinned_one_is_refused(hospitals: Path, recipe_text: RecipeText, tiny_digest: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text(sha256="0" * 64))
+    line = refused(simulate("r.toml", "--sites", hospitals, cwd=tmp_path))
+    assert f"sha256 is {tiny_digest}, the recipe pins {'0' * 64}" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone.toml"], "gone.toml: no such file"),
+        (["dmeo"], "no file and no recipe is called 'dmeo', did you mean 'demo'?"),
+        (["--resume", "."], "holds no run that can be resumed"),
+        (["demo", "--resume", "x"], "--resume goes on with a run as it began"),
+        (["demo", "--sites", "empty"], "empty: no site file (*.toml) there"),
+        (["demo", "--out", "taken"], "taken: is not empty"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    assert message in refused(simulate(*arguments, cwd=tmp_path))
+
+
+def test_an_unknown_engine_or_command_is_a_usage_error(tmp_path: Path) -> None:
+    run = simulate("demo", "--engine", "warp", cwd=tmp_path)
+    assert run.returncode == 2
+    assert "'warp' is not one of 'inline', 'flower'" in run.stderr
+    run = subprocess.run([COMMAND, "simulat"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "did you mean 'simulate'" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("patient,image,square,stripe\n", "aintree"),
+        ("patient,image,square,stripe\n" + "".join(f"P{n},{n}-0.png,1,1\n" for n in range(0, 30)), "one class"),
+        ("patient,image,square,stripe\nP0,missing.png,1,0\n", "missing.png"),
+    ],
+)
+def test_a_site_that_cannot_take_part_is_named_before_anything_runs(
+    hospitals: Path, recipe_text: RecipeText, tmp_path: Path, manifest: str, message: str
+) -> None:
+    shutil.copytree(hospitals, tmp_path / "sites")
+    (tmp_path / "sites" / "aintree" / "manifest.csv").write_text(manifest)
+    (tmp_path / "r.toml").write_text(recipe_text())
+    run = simulate("r.toml", "--sites", "sites", cwd=tmp_path)
+    refused(run)
+    assert message in run.stderr
