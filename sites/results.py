@@ -4,7 +4,7 @@ import math
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -37,7 +37,7 @@ def site_results(
         "title": site.title,
         "patients": {"train": own.train.count, "val": own.val.count, "test": own.test.count},
         "images": {"train": len(own.train.patients), "val": len(own.val.patients), "test": len(own.test.patients)},
-        "prevalence": prevalence(own),
+        "prevalence": prevalence(own, outputs),
         **{arm: scored(arms[arm], confidence) for arm in ARMS},
         "left_out": list(arms["base"].left_out),
         "curve": curve,
@@ -56,12 +56,12 @@ def site_results(
     return entry
 
 
-def prevalence(own: SiteData) -> dict[str, float | None]:
+def prevalence(own: SiteData, outputs: Sequence[str]) -> dict[str, float | None]:
     """Share of the labelled test images that show each finding."""
     targets = own.test.targets.numpy()
     return {
         finding: number(float(np.nanmean(targets[:, column]))) if np.isfinite(targets[:, column]).any() else None
-        for column, finding in enumerate(own.cohort.findings[: targets.shape[1]])
+        for column, finding in enumerate(outputs)
     }
 
 

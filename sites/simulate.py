@@ -171,6 +171,7 @@ def _site_entries(
             site,
             own,
             found.arms[name],
+            outputs=list(bench.task.outputs),
             curve={arm: results.curve(history, name, _validate(bench, adapter, own)) for arm, (adapter, history) in ends.items()},
             private={"steps": private.private[name].steps, "temperature": round(private.private[name].temperature, 4)},
             confidence=bench.recipe.evaluation.confidence,

@@ -18,7 +18,7 @@ from strategies.fedavg import FedAvg
 START = Adapter({"m.lora_A": np.ones((1, 2), np.float32), "m.lora_B": np.zeros((2, 1), np.float32)})
 
 
-@pytest.fixture()
+@pytest.fixture
 def recipe(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"rounds": recipe.rounds.model_copy(update={"count": 3, "quorum": 2})})
 

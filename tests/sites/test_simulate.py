@@ -198,7 +198,7 @@ def test_an_unknown_engine_or_command_is_a_usage_error(tmp_path: Path) -> None:
     ("manifest", "message"),
     [
         ("patient,image,square,stripe\n", "aintree"),
-        ("patient,image,square,stripe\n" + "".join(f"P{n},{n}-0.png,1,1\n" for n in range(0, 30)), "one class"),
+        ("patient,image,square,stripe\n" + "".join(f"P{n},{n}-0.png,1,1\n" for n in range(30)), "one class"),
         ("patient,image,square,stripe\nP0,missing.png,1,0\n", "missing.png"),
     ],
 )

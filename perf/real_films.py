@@ -1,0 +1,143 @@
+"""What adaptation is worth on real films of two hospitals, beside a logistic regression on 32x32 pixels.
+
+    python -m perf.real_films [--seeds 0 1 2 3 4] [--folds 5] [--recipe cxr]
+
+Patient-wise k-fold, over several seeds. Within a seed each film is scored once, by the fold that did not train on it, and AUROC is over
+all of a site's films: the intervals are percentile bootstraps over patients of the mean over seeds. The films are not part of the project:
+sites/cxr/*.toml say where they are looked for.
+"""
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import strategies
+from client.data.cohort import Cohort, resplit
+from client.training import lora
+from client.training.features import logits
+from client.training.metrics import patient_draws, percentile_interval, weighted_auroc
+from rainhill.adapter import Adapter, Array
+from rainhill.config import SplitConfig
+from rainhill.recipe import read_recipe
+from sites import arms
+from sites.arms import private_part
+from sites.bench import Bench, SiteData, first_adapter, open_bench, open_cohort, site_data
+from sites.cli import HERE, RECIPES, cache_folder
+from sites.consortium import find_sites
+from sites.inline import collect_inline
+
+Scores = dict[tuple[str, str], Array]
+"""(model, site it is tested at) -> (N,) score of each film."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--recipe", default="cxr")
+    options = parser.parse_args()
+    recipe = read_recipe(RECIPES / f"{options.recipe}.toml")
+    cohorts: dict[str, Cohort] = {}
+    by_seed: list[Scores] = []
+    for seed in options.seeds:
+        seeded = recipe.model_copy(update={"seed": seed})
+        bench = open_bench(seeded, RECIPES)
+        cohorts = cohorts or {site.name: open_cohort(bench, site, cache_folder()) for site in find_sites(seeded, HERE / "cxr")}
+        by_seed.append(cross_validate(bench, cohorts, folds=options.folds, seed=seed))
+    report(by_seed, cohorts, recipe.evaluation.bootstraps)
+
+
+def cross_validate(bench: Bench, cohorts: dict[str, Cohort], *, folds: int, seed: int) -> Scores:
+    started = time.monotonic()
+    scores: Scores = defaultdict(lambda: np.zeros(0))
+    for fold in range(folds):
+        dealt = {site: resplit(cohort, SplitConfig(folds=folds, fold=fold, seed=seed)) for site, cohort in cohorts.items()}
+        for (model, site), values in one_fold(bench, dealt).items():
+            whole = scores.setdefault((model, site), np.full(len(cohorts[site]), np.nan))
+            whole[dealt[site].split == "test"] = values
+        print(f"seed {seed}, fold {fold + 1} of {folds}: {time.monotonic() - started:.0f} s", flush=True)
+    return dict(scores)
+
+
+def one_fold(bench: Bench, dealt: dict[str, Cohort]) -> Scores:
+    """Scores of the test films of each site by every model; only films no model of this fold has trained on."""
+    data = {site: site_data(bench, cohort) for site, cohort in dealt.items()}
+    first, rule = first_adapter(bench), strategies.from_section(bench.recipe.strategy)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+
+        def quiet(arm: str, record: object) -> None: ...
+
+        shared = arms.train_shared(
+            bench, rule, first, sites=list(data), collect=collect_inline(bench, data), folder=folder, on_round=quiet
+        ).adapter
+        local = arms.train_local(bench, first, data, folder=folder, on_round=quiet)
+        pooled = arms.train_pooled(bench, first, data, folder=folder, on_round=quiet)
+    private = arms.train_private(bench, shared, data)
+    scores: Scores = {}
+    for model, adapter in {"base": first, "shared": shared, "pooled": pooled}.items():
+        scores |= {(model, site): _shared_scores(bench, adapter, own) for site, own in data.items()}
+    for site, own in data.items():
+        with private_part(bench, shared, private[site]):
+            scores["private", site] = logits(bench.net, own.test.hidden)[:, 0]
+        for other, theirs in data.items():
+            with private_part(bench, local.adapters[site], local.private[site]):
+                scores[f"local {site}", other] = logits(bench.net, theirs.test.hidden)[:, 0]
+    for site, cohort in dealt.items():
+        regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+        train = cohort.split != "test"
+        regression.fit(pixels(cohort.images[train]), cohort.labels[train, 0])
+        for other, there in dealt.items():
+            scores[f"regression {site}", other] = regression.decision_function(pixels(there.images[there.split == "test"]))
+    return scores
+
+
+def _shared_scores(bench: Bench, adapter: Adapter, own: SiteData) -> Array:
+    lora.write_adapter(bench.net, adapter, name=lora.SHARED)
+    return logits(bench.net, own.test.hidden)[:, 0]
+
+
+def pixels(images: Array) -> Array:
+    """(N, 1, H, W) -> (N, 1024): 32x32 pixels, each film standardised."""
+    small = np.stack([np.asarray(Image.fromarray(image[0]).resize((32, 32), Image.Resampling.BOX)) for image in images])
+    flat = small.reshape(len(small), -1)
+    return np.asarray((flat - flat.mean(axis=1, keepdims=True)) / flat.std(axis=1, keepdims=True))
+
+
+def report(by_seed: list[Scores], cohorts: dict[str, Cohort], bootstraps: int) -> None:
+    replicates: dict[tuple[str, str], Array] = {}
+    values: dict[tuple[str, str], float] = {}
+    for key in by_seed[0]:
+        cohort = cohorts[key[1]]
+        draws = patient_draws(cohort.patients, bootstraps, (0,))
+        truth, one = cohort.labels[:, 0], np.ones((1, len(cohort)))
+        values[key] = float(np.mean([weighted_auroc(scores[key], truth, one)[0] for scores in by_seed]))
+        replicates[key] = np.mean([weighted_auroc(scores[key], truth, draws) for scores in by_seed], axis=0)
+    print(f"\npneumonia, AUROC [95 % interval over patients], mean over {len(by_seed)} seeds; out of fold")
+    print(f"{'trained':<26}" + "".join(f"{'at ' + site:<24}" for site in cohorts))
+    for model in sorted({model for model, _ in values}, key=lambda name: (name.split()[0] not in ("regression", "local", "base"), name)):
+        cells = []
+        for site in cohorts:
+            low, high = percentile_interval(replicates[model, site], 0.95)
+            cells.append(f"{values[model, site]:.3f} [{low:.3f}, {high:.3f}]  ")
+        print(f"{model:<26}" + "".join(f"{cell:<24}" for cell in cells))
+    print("\npaired differences")
+    for site in cohorts:
+        for less in ("base", f"local {site}", "shared", f"regression {site}"):
+            difference = replicates["private", site] - replicates[less, site]
+            low, high = percentile_interval(difference, 0.95)
+            value = values["private", site] - values[less, site]
+            worth = "better" if low > 0 else "worse" if high < 0 else "no different"
+            print(f"  {site}: private minus {less}: {value:+.3f} [{low:+.3f}, {high:+.3f}]  {worth}")
+
+
+if __name__ == "__main__":
+    main()
