@@ -29,9 +29,7 @@ RECIPES = HERE / "recipes"
 @click.option(
     "--engine",
     type=click.Choice(["inline", "flower"]),
-    default="inline",
-    show_default=True,
-    help="inline: all sites in this process. flower: Flower's simulation engine on Ray, also on a cluster.",
+    help="inline: all sites in this process. flower: Flower's simulation engine on Ray, also on a cluster.  [default: inline]",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="In place of the recipe's own seed.")
 @click.option(
@@ -42,7 +40,7 @@ RECIPES = HERE / "recipes"
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for everything the run leaves behind.  [default: runs/NAME-SEED]")
 def simulate(
-    recipe: str | None, sites_folder: Path | None, engine: Engine, seed: int | None, resume: Path | None, out: Path | None
+    recipe: str | None, sites_folder: Path | None, engine: Engine | None, seed: int | None, resume: Path | None, out: Path | None
 ) -> None:
     """Simulate a consortium of hospitals on this machine.
 
@@ -51,24 +49,37 @@ def simulate(
     """
     from rich.console import Console
 
+    import strategies
+    from sites.consortium import find_sites
     from sites.runs import Run, new_folder, resumed
-    from sites.simulate import simulate as simulate_run
 
     if resume is not None:
         if recipe or sites_folder or seed is not None or out:
             raise ConfigError("--resume goes on with a run as it began: give no RECIPE, --sites, --seed or --out with it")
-        run = resumed(resume)
+        run = resumed(resume, engine)
     else:
         chosen, path = _read(recipe or "demo", seed)
         run = Run(
-            folder=new_folder(chosen, out), recipe=chosen, recipe_folder=path.parent, sites_folder=sites_folder or HERE, engine=engine
+            folder=new_folder(chosen, out),
+            recipe=chosen,
+            recipe_folder=path.parent,
+            sites_folder=sites_folder or HERE,
+            engine=engine or "inline",
         )
+    # What is wrong with a file is told before torch is imported, which takes seconds.
+    strategies.from_section(run.recipe.strategy)
+    find_sites(run.recipe, run.sites_folder)
+
+    from sites.simulate import simulate as simulate_run
+
     quiet = Console(stderr=True)
     try:
         with _progress(quiet) as progress:
             document = simulate_run(run, cache=cache_folder(), progress=progress)
     except KeyboardInterrupt:
-        raise ConfigError(f"stopped; go on with: rainhill simulate --resume {run.folder}") from None
+        raise ConfigError(
+            f"stopped; go on with: rainhill simulate --resume {run.folder}" if run.begun else "stopped before anything was trained"
+        ) from None
     _print_table(Console(), document)
     click.echo(f"{run.folder / 'report.html'}")
 

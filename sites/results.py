@@ -31,7 +31,14 @@ DIFFERENCES: dict[str, tuple[Arm, Arm]] = {
 
 
 def site_results(
-    site: Site, own: SiteData, arms: Mapping[Arm, Scored], *, curve: dict[str, Any], private: dict[str, Any], confidence: float
+    site: Site,
+    own: SiteData,
+    arms: Mapping[Arm, Scored],
+    *,
+    outputs: Sequence[str],
+    curve: dict[str, Any],
+    private: dict[str, Any],
+    confidence: float,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "title": site.title,

@@ -28,10 +28,14 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def begun(self) -> bool:
+        return (self.folder / "run.json").exists()
+
     def begin(self) -> None:
         """Writes what a resumed run needs, or holds it against what a run here began with."""
         path = self.folder / "run.json"
-        if path.exists():
+        if self.begun:
             self._same_sites(json.loads(path.read_text(encoding="utf-8")))
             return
         write_whole(self.folder / "recipe.json", (self.recipe.to_json() + "\n").encode())
@@ -71,8 +75,8 @@ def new_folder(recipe: Recipe, out: Path | None) -> Path:
     return folder
 
 
-def resumed(folder: Path) -> Run:
-    """The run that a folder holds."""
+def resumed(folder: Path, engine: Engine | None = None) -> Run:
+    """The run that a folder holds, to go on with the engine it began with or with another."""
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         raw = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
@@ -86,7 +90,7 @@ def resumed(folder: Path) -> Run:
         recipe=recipe,
         recipe_folder=Path(facts["recipe_folder"]),
         sites_folder=Path(facts["sites_folder"]),
-        engine=facts["engine"],
+        engine=engine or facts["engine"],
     )
 
 

@@ -13,9 +13,7 @@ def adapter(run: Path) -> Adapter:
 
 
 @pytest.mark.xdist_group("flower")
-def test_both_engines_end_with_the_same_adapter(hospitals: Path, recipe_text, tmp_path: Path) -> None:
-    from test_simulate import simulate
-
+def test_both_engines_end_with_the_same_adapter(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(recipe_text(rule="flexlora", rounds=3))
     for engine in ("inline", "flower"):
         run = simulate("tiny.toml", "--sites", hospitals, "--engine", engine, "--out", engine, cwd=tmp_path, timeout_s=400)

@@ -13,21 +13,7 @@ import pytest
 
 from rainhill.adapter import Adapter
 
-RecipeText = object
 COMMAND = str(Path(sys.executable).parent / "rainhill")
-
-
-def simulate(*arguments: object, cwd: Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "RAINHILL_CACHE": str(cwd / "cache"), "COLUMNS": "160"}
-    return subprocess.run(
-        [COMMAND, "simulate", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
 
 
 def refused(run: subprocess.CompletedProcess[str]) -> str:
@@ -36,18 +22,6 @@ def refused(run: subprocess.CompletedProcess[str]) -> str:
     assert "Traceback" not in run.stderr
     [line] = [line for line in run.stderr.splitlines() if line.startswith("rainhill: ")]
     return line
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, hospitals: Path, recipe_text: RecipeText) -> Path:
-    """A run of three hospitals, two rounds."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.toml").write_text(recipe_text())
-    run = simulate("tiny.toml", "--sites", hospitals, "--out", "run", cwd=folder)
-    assert run.returncode == 0, run.stderr
-    assert "Aintree General" in run.stdout
-    assert str(Path("run") / "report.html") in run.stdout
-    return folder / "run"
 
 
 def results(run: Path) -> dict:
@@ -86,7 +60,7 @@ def test_the_report_is_one_file_with_every_site(finished: Path) -> None:
     assert "not differentially private" in html or "no differential privacy" in html.casefold()
 
 
-def test_the_same_recipe_and_seed_give_the_same_run(finished: Path, hospitals: Path, tmp_path: Path) -> None:
+def test_the_same_recipe_and_seed_give_the_same_run(simulate, finished: Path, hospitals: Path, tmp_path: Path) -> None:
     again = simulate(finished.parent / "tiny.toml", "--sites", hospitals, "--out", "again", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert results(tmp_path / "again")["adapters"] == results(finished)["adapters"]
@@ -97,7 +71,7 @@ def test_the_same_recipe_and_seed_give_the_same_run(finished: Path, hospitals: P
     assert results(tmp_path / "runs" / "tiny-7")["adapters"]["shared"] != results(finished)["adapters"]["shared"]
 
 
-def test_a_run_goes_on_from_its_last_round_to_the_same_end(finished: Path, hospitals: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_its_last_round_to_the_same_end(simulate, finished: Path, hospitals: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(finished, cut)
     (cut / "checkpoints" / "shared" / "round-0002.safetensors").unlink()
@@ -112,9 +86,9 @@ def test_a_run_goes_on_from_its_last_round_to_the_same_end(finished: Path, hospi
 
 
 def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
-    finished: Path, hospitals: Path, recipe_text: RecipeText, tmp_path: Path
+    simulate, finished: Path, hospitals: Path, recipe_text, tmp_path: Path
 ) -> None:
-    (tmp_path / "long.toml").write_text(recipe_text(rounds=40))
+    (tmp_path / "long.toml").write_text(recipe_text(rounds=15))
     environment = {**os.environ, "RAINHILL_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(
         [COMMAND, "simulate", "long.toml", "--sites", str(hospitals), "--out", "run"],
@@ -133,7 +107,7 @@ def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
     assert errors.strip().splitlines()[-1] == "rainhill: stopped; go on with: rainhill simulate --resume run"
     assert "Traceback" not in errors
     done = len(list(checkpoints.glob("round-*.safetensors")))
-    assert 3 <= done < 40
+    assert 3 <= done < 15
     run = simulate("--resume", "run", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     undisturbed = simulate("long.toml", "--sites", hospitals, "--out", "whole", cwd=tmp_path)
@@ -144,7 +118,7 @@ def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("[rounds]", "[rounds]\nround = 3"), "rounds.round: unknown key, did you mean 'rounds'?"),
+        (("steps = 4", "stepps = 4"), "rounds.stepps: unknown key, did you mean 'steps'?"),
         (('rule = "fedavg"', 'rule = "flexlorra"'), "no strategy is called 'flexlorra', did you mean 'flexlora'?"),
         (('model = "vit"', 'model = "vitt"'), "no model is called 'vitt', did you mean 'vit'?"),
         (('name = "findings"', 'name = "finding"'), "no task is called 'finding', did you mean 'findings'?"),
@@ -154,14 +128,14 @@ def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
     ],
 )
 def test_a_recipe_with_a_mistake_is_one_clear_line(
-    hospitals: Path, recipe_text: RecipeText, tmp_path: Path, change: tuple[str, str], message: str
+    simulate, hospitals: Path, recipe_text, tmp_path: Path, change: tuple[str, str], message: str
 ) -> None:
     (tmp_path / "r.toml").write_text(recipe_text().replace(*change))
     assert message in refused(simulate("r.toml", "--sites", hospitals, "--out", "run", cwd=tmp_path))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_base_that_is_not_the_pinned_one_is_refused(hospitals: Path, recipe_text: RecipeText, tiny_digest: str, tmp_path: Path) -> None:
+def test_a_base_that_is_not_the_pinned_one_is_refused(simulate, hospitals: Path, recipe_text, tiny_digest: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(recipe_text(sha256="0" * 64))
     line = refused(simulate("r.toml", "--sites", hospitals, cwd=tmp_path))
     assert f"sha256 is {tiny_digest}, the recipe pins {'0' * 64}" in line
@@ -178,14 +152,14 @@ def test_a_base_that_is_not_the_pinned_one_is_refused(hospitals: Path, recipe_te
         (["demo", "--out", "taken"], "taken: is not empty"),
     ],
 )
-def test_a_wrong_argument_is_one_clear_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_a_wrong_argument_is_one_clear_line(simulate, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
     assert message in refused(simulate(*arguments, cwd=tmp_path))
 
 
-def test_an_unknown_engine_or_command_is_a_usage_error(tmp_path: Path) -> None:
+def test_an_unknown_engine_or_command_is_a_usage_error(simulate, tmp_path: Path) -> None:
     run = simulate("demo", "--engine", "warp", cwd=tmp_path)
     assert run.returncode == 2
     assert "'warp' is not one of 'inline', 'flower'" in run.stderr
@@ -203,7 +177,7 @@ def test_an_unknown_engine_or_command_is_a_usage_error(tmp_path: Path) -> None:
     ],
 )
 def test_a_site_that_cannot_take_part_is_named_before_anything_runs(
-    hospitals: Path, recipe_text: RecipeText, tmp_path: Path, manifest: str, message: str
+    simulate, hospitals: Path, recipe_text, tmp_path: Path, manifest: str, message: str
 ) -> None:
     shutil.copytree(hospitals, tmp_path / "sites")
     (tmp_path / "sites" / "aintree" / "manifest.csv").write_text(manifest)
