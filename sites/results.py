@@ -109,7 +109,7 @@ def cross_site(found: Measurements, sites: list[SiteId]) -> dict[str, Any]:
     return {
         "rows": list(found.cross_site),
         "columns": sites,
-        "auroc": [[number(row[site]) for site in sites] for row in found.cross_site.values()],
+        "auroc": [[number(row.get(site, float("nan"))) for site in sites] for row in found.cross_site.values()],
     }
 
 
