@@ -61,6 +61,7 @@ class FitSection(Section):
     steps: int = Field(ge=1)
     patients_per_step: int = Field(default=32, ge=1)
     learning_rate: Positive = 1e-3
+    """Of the first step; it falls in a straight line to zero over all steps of all rounds."""
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: Positive = 1.0
     """The gradient of a step is scaled down to this l2 norm where it is longer."""

@@ -9,7 +9,7 @@ from client.models import Net
 from client.tasks import Task
 from client.training import lora
 from client.training.features import Features, logits
-from client.training.fit import Pull, fit, tail_mean
+from client.training.fit import Pull, Stretch, fit, tail_mean
 from client.training.metrics import validation
 from rainhill.errors import DataError, RainhillError, RefusedError
 from rainhill.messages import Evaluation, Plan, Refusal, Update
@@ -38,6 +38,8 @@ def answer(plan: Plan, *, recipe: Recipe, net: Net, task: Task, data: LocalData)
 def _update(plan: Plan, *, recipe: Recipe, net: Net, task: Task, data: LocalData) -> Update:
     if plan.recipe != recipe.sha256:
         raise RefusedError(f"{plan.site}: plan is for recipe {plan.recipe[:12]}, the site has {recipe.sha256[:12]}")
+    if not 1 <= plan.round <= recipe.rounds.count:
+        raise RefusedError(f"{plan.site}: plan is for round {plan.round}, the recipe has {recipe.rounds.count}")
     with_head = recipe.lora.head == "shared"
     lora.write_adapter(net, plan.adapter, name=lora.SHARED)
     evaluation = Evaluation(patients=data.val.count, metrics=validation(logits(net, data.val.hidden), data.val.targets.numpy(), task))
@@ -45,7 +47,17 @@ def _update(plan: Plan, *, recipe: Recipe, net: Net, task: Task, data: LocalData
         name: parameter for name, parameter in lora.trainable(net, name=lora.SHARED, with_head=with_head).items() if plan.rule.trains(name)
     }
     pull = Pull(mu=plan.rule.mu, anchor=plan.adapter, correction=plan.rule.correction)
-    losses = fit(net, data.train, task, recipe.rounds, parameters=parameters, seed=site_seed(recipe.seed, plan.site, plan.round), pull=pull)
+    steps = recipe.rounds.steps
+    losses = fit(
+        net,
+        data.train,
+        task,
+        recipe.rounds,
+        parameters=parameters,
+        seed=site_seed(recipe.seed, plan.site, plan.round),
+        stretch=Stretch(before=(plan.round - 1) * steps, total=recipe.rounds.count * steps),
+        pull=pull,
+    )
     change = lora.read_adapter(net, name=lora.SHARED, with_head=with_head) - plan.adapter
     # An update of zeros is what a silently broken fit looks like: the loss falls by chance, and nothing moves.
     if not any(np.any(array) for array in change.values()):

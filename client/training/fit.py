@@ -15,6 +15,15 @@ from rainhill.recipe import FitSection
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Which part of a longer training this fit is: the learning rate falls over the whole of it."""
+
+    before: int
+    """Steps that were done before."""
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pull:
     """What is added to a gradient besides the data's: mu (w - anchor), and a correction by name."""
 
@@ -31,9 +40,11 @@ def fit(
     *,
     parameters: Mapping[str, torch.nn.Parameter],
     seed: tuple[int, ...],
+    stretch: Stretch | None = None,
     pull: Pull | None = None,
 ) -> list[float]:
     """Trains `parameters` in place and gives the loss of each step. Everything random comes from `seed`."""
+    stretch = stretch or Stretch(before=0, total=section.steps)
     rng = np.random.default_rng(seed)
     weights = list(parameters.values())
     for weight in weights:
@@ -42,7 +53,8 @@ def fit(
     optimizer = torch.optim.AdamW(weights, lr=section.learning_rate, weight_decay=section.weight_decay, eps=1e-6)
     losses = []
     try:
-        for chosen in _patient_batches(features.count, section, rng):
+        for step, chosen in enumerate(_patient_batches(features.count, section, rng)):
+            optimizer.param_groups[0]["lr"] = section.learning_rate * (1 - (stretch.before + step) / stretch.total)
             rows = features.draw(chosen, rng)
             loss = task.loss(net(features.hidden[rows]), features.targets[rows]).mean()
             optimizer.zero_grad(set_to_none=True)

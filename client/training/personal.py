@@ -15,7 +15,7 @@ from client.tasks import Task
 from client.training import lora
 from client.training.answer import LocalData, site_seed
 from client.training.features import Features, logits
-from client.training.fit import fit
+from client.training.fit import Stretch, fit
 from rainhill.adapter import Adapter, Array
 from rainhill.recipe import Recipe
 
@@ -41,7 +41,8 @@ def personalise(shared: Adapter, *, site: str, recipe: Recipe, net: Net, task: T
     best, best_loss, best_steps = start, _loss(net, task, data.val), 0
     parameters = lora.trainable(net, name=lora.PRIVATE, with_head=True)
     for check in range(1, CHECKS + 1):
-        fit(net, data.train, task, share, parameters=parameters, seed=(*site_seed(recipe.seed, site, 0), check))
+        stretch = Stretch(before=(check - 1) * share.steps, total=CHECKS * share.steps)
+        fit(net, data.train, task, share, parameters=parameters, seed=(*site_seed(recipe.seed, site, 0), check), stretch=stretch)
         loss = _loss(net, task, data.val)
         if loss < best_loss:
             best, best_loss, best_steps = lora.read_adapter(net, name=lora.PRIVATE, with_head=True), loss, check * share.steps

@@ -9,7 +9,7 @@ import torch
 from client.training import lora
 from client.training.answer import answer, site_seed
 from client.training.features import Features, concatenate, logits
-from client.training.fit import _patient_batches, fit, tail_mean
+from client.training.fit import Stretch, _patient_batches, fit, tail_mean
 from client.training.metrics import mean_auroc
 from client.training.personal import fit_temperature, load_private, personalise
 from rainhill.adapter import Adapter
@@ -88,6 +88,22 @@ def test_only_what_the_rule_sends_is_in_the_update(bench: Bench, site: SiteData)
 
 def test_a_plan_for_another_recipe_is_refused_with_both(bench: Bench, site: SiteData) -> None:
     assert refused(bench, site, recipe="f" * 64) == f"aintree: plan is for recipe {'f' * 12}, the site has {bench.recipe.sha256[:12]}"
+
+
+def test_a_plan_for_a_round_that_the_recipe_does_not_have_is_refused_with_both(bench: Bench, site: SiteData) -> None:
+    assert refused(bench, site, round=3) == "aintree: plan is for round 3, the recipe has 2"
+
+
+def test_the_learning_rate_falls_over_all_rounds(bench: Bench, site: SiteData) -> None:
+    """The same batch, from the same adapter: the last step of a longer training moves it by a tenth of the first."""
+    parameters = lora.trainable(bench.net, name=lora.SHARED, with_head=True)
+    section = bench.recipe.rounds.model_copy(update={"steps": 1})
+    moves = []
+    for before in (0, 9):
+        start = first_adapter(bench)
+        fit(bench.net, site.train, bench.task, section, parameters=parameters, seed=(0,), stretch=Stretch(before=before, total=10))
+        moves.append((lora.read_adapter(bench.net, name=lora.SHARED, with_head=True) - start).norm())
+    assert moves[1] == pytest.approx(moves[0] / 10, rel=1e-3)
 
 
 def test_an_update_that_did_not_move_is_refused(bench: Bench, site: SiteData) -> None:
