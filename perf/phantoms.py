@@ -12,10 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from perf._stats import mean_interval, show
+from perf._stats import mean_interval, pixels, show
 from rainhill.recipe import read_recipe
+from sites.bench import open_bench, open_cohort
 from sites.cli import HERE, RECIPES, cache_folder
+from sites.consortium import find_sites
 from sites.runs import Run
 from sites.simulate import simulate
 
@@ -68,6 +75,22 @@ def main() -> None:
         documents.append(run(options.recipe, seed, options.out))
         print(f"seed {seed}: {documents[-1]['seconds']:.0f} s", flush=True)
     report(documents)
+    identity(options.recipe, options.seeds[0])
+
+
+def identity(recipe_name: str, seed: int) -> None:
+    """Can a film's hospital be told from 32x32 pixels? One logistic regression, films of the test patients, five folds by patient."""
+    recipe = read_recipe(RECIPES / f"{recipe_name}.toml").model_copy(update={"seed": seed})
+    bench = open_bench(recipe, RECIPES)
+    cohorts = [open_cohort(bench, site, cache_folder()).part("test") for site in find_sites(recipe, HERE)]
+    features = np.concatenate([pixels(cohort.images) for cohort in cohorts])
+    truth = np.repeat(np.arange(len(cohorts)), [len(cohort) for cohort in cohorts])
+    patients = np.concatenate([cohort.patients + 10**6 * number for number, cohort in enumerate(cohorts)])
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    told = cross_val_predict(regression, features, truth, groups=patients, cv=GroupKFold(5), method="predict_proba")
+    areas = [roc_auc_score(truth == number, told[:, number]) for number in range(len(cohorts))]
+    named = ", ".join(f"{cohort.site} {area:.3f}" for cohort, area in zip(cohorts, areas, strict=True))
+    print(f"\nsite identity from 32x32 pixels, one against the rest, AUROC (asked: over 0.95): {named}")
 
 
 def report(documents: list[Document]) -> None:
@@ -106,6 +129,13 @@ def report(documents: list[Document]) -> None:
         print(f"  {site:<12}{show(gains)}{'  smallest' if site in smallest else ''}{'  WORSE' if high < 0 else ''}")
     both = [mean_over(document, smallest, "private") - mean_over(document, smallest, "local") for document in documents]
     print(f"  {'the two':<12}{show(both)}")
+    ratios = {
+        finding: max(site["prevalence"][finding] for site in document["sites"].values())
+        / min(site["prevalence"][finding] for site in document["sites"].values())
+        for document in documents[:1]
+        for finding in document["outputs"]
+    }
+    print(f"\nprevalence, highest over lowest site (asked: up to 10): {', '.join(f'{name} {ratio:.1f}' for name, ratio in ratios.items())}")
     crossed = documents[0]
     print(
         f"\n{crossed['bytes_per_site_round'] / 1024:.0f} KiB per site and round against {2 * crossed['bytes_full_model'] / 1024:.0f} KiB "

@@ -14,7 +14,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -24,6 +23,7 @@ from client.data.cohort import Cohort, resplit
 from client.training import lora
 from client.training.features import logits
 from client.training.metrics import patient_draws, percentile_interval, weighted_auroc
+from perf._stats import pixels
 from rainhill.adapter import Adapter, Array
 from rainhill.config import SplitConfig
 from rainhill.recipe import read_recipe
@@ -103,13 +103,6 @@ def one_fold(bench: Bench, dealt: dict[str, Cohort]) -> Scores:
 def _shared_scores(bench: Bench, adapter: Adapter, own: SiteData) -> Array:
     lora.write_adapter(bench.net, adapter, name=lora.SHARED)
     return logits(bench.net, own.test.hidden)[:, 0]
-
-
-def pixels(images: Array) -> Array:
-    """(N, 1, H, W) -> (N, 1024): 32x32 pixels, each film standardised."""
-    small = np.stack([np.asarray(Image.fromarray(image[0]).resize((32, 32), Image.Resampling.BOX)) for image in images])
-    flat = small.reshape(len(small), -1)
-    return np.asarray((flat - flat.mean(axis=1, keepdims=True)) / flat.std(axis=1, keepdims=True))
 
 
 def report(by_seed: list[Scores], cohorts: dict[str, Cohort], bootstraps: int) -> None:
