@@ -13,6 +13,9 @@ from rainhill.adapter import Adapter, Array
 from rainhill.errors import DataError
 from rainhill.recipe import FitSection
 
+PART = 64
+"""Images that go through the network at a time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
@@ -56,14 +59,18 @@ def fit(
         for step, chosen in enumerate(_patient_batches(features.count, section, rng)):
             optimizer.param_groups[0]["lr"] = section.learning_rate * (1 - (stretch.before + step) / stretch.total)
             rows = features.draw(chosen, rng)
-            loss = task.loss(net(features.hidden[rows]), features.targets[rows]).mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = 0.0
+            # In parts, so that memory does not grow with the step; the gradient is that of the mean over the whole step.
+            for part in torch.split(rows, PART):
+                part_loss = task.loss(net(features.hidden[part]), features.targets[part]).sum() / len(rows)
+                part_loss.backward()
+                loss += float(part_loss.detach())
             torch.nn.utils.clip_grad_norm_(weights, section.max_grad_norm)
             if pull is not None:
                 _add(pull, parameters)
             optimizer.step()
-            losses.append(float(loss.detach()))
+            losses.append(loss)
     finally:
         for weight in weights:
             weight.requires_grad_(False)
