@@ -148,14 +148,15 @@ def _progress(console: Console) -> _Bar:
 
 def _print_table(console: Console, document: dict[str, Any]) -> None:
     """Mean AUROC of every hospital and arm, narrow enough for 80 columns."""
+    from rich import box
     from rich.table import Table
 
     arms = ("base", "local", "shared", "private", "pooled")
-    table = Table(title=document["title"] or document["name"], title_style="bold")
-    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True)
+    table = Table(title=document["title"] or document["name"], title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=30)
     for heading in (*arms, "gap"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
+    table.add_column("verdict", no_wrap=True, min_width=len("no different"))
     source = document["source"]
     if source and "auroc" in source:
         table.add_row(source["title"], _value(source), *[""] * len(arms), "source", style="dim")

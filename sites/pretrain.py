@@ -129,8 +129,8 @@ width 128, 4 heads) for eight findings on frontal chest films.
 - Trained on {films} films of `sites/source/halifax.toml`, a department that digitises film and takes part in no simulation:
   {epochs} epochs in fp32, with an auxiliary head on the patches that is not kept. Augmentation is slight, so the model is
   *not* robust to other departments: that is the point.
-- Made by `python -m sites.pretrain --out DIR --seed {seed}` in {seconds / 60:.0f} minutes on 2 cores. The same machine and
-  library versions give the same bytes; others give the same model to rounding.
+- Made by `python -m sites.pretrain --out DIR --seed {seed}` in {seconds / 60:.0f} minutes on 2 cores. Training is
+  deterministic for one seed, number of threads, machine and set of library versions; elsewhere expect the same to rounding.
 - Pinned as sha256 `{digest(folder)}`,
   which is what `(cd DIR && sha256sum config.json model.safetensors | sha256sum)` prints.
 
