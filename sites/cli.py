@@ -152,8 +152,10 @@ def _print_table(console: Console, document: dict[str, Any]) -> None:
     from rich.table import Table
 
     arms = ("base", "local", "shared", "private", "pooled")
-    table = Table(title=document["title"] or document["name"], title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=30)
+    table = Table(
+        title=document["title"] or document["name"], title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
+    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=21)
     for heading in (*arms, "gap"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     table.add_column("verdict", no_wrap=True, min_width=len("no different"))
