@@ -5,7 +5,6 @@ in it (the phantoms know); that head is thrown away. Augmentation stays light on
 department would leave nothing to adapt.
 """
 
-import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample
 from transformers import ViTConfig, ViTForImageClassification
 
+from client.models import digest
 from rainhill.config import read_toml
 from sites.films import PATCH, PIXELS, Films, draw_films
 from sites.hospital import HospitalConfig, draw
@@ -105,14 +105,6 @@ def scores(model: ViTForImageClassification, data: Films) -> NDArray[np.float32]
 
 def auroc(predicted: NDArray[np.float32], labels: NDArray[np.float32]) -> dict[str, float]:
     return {name: float(roc_auc_score(labels[:, k], predicted[:, k])) for k, name in enumerate(FINDINGS)}
-
-
-def digest(folder: Path) -> str:
-    """What a site pins: the same as `(cd DIR && sha256sum config.json model.safetensors | sha256sum)`."""
-    listing = "".join(
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in ("config.json", "model.safetensors")
-    )
-    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def card(folder: Path, found: dict[str, float], *, seed: int, films: int, epochs: int, seconds: float) -> str:

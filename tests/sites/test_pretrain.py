@@ -6,6 +6,7 @@ import torch
 from transformers import ViTForImageClassification
 
 import client
+from client.models import digest
 from rainhill.config import read_toml
 from sites import pretrain
 from sites.films import as_read, draw_films
@@ -55,7 +56,7 @@ def test_the_embedded_base_model_loads_offline_and_its_card_names_its_digest():
     assert tuple(model.config.id2label.values()) == FINDINGS
     assert sum(p.numel() for p in model.parameters()) < 3e6
     assert (WEIGHTS / "model.safetensors").stat().st_size <= 6e6
-    assert pretrain.digest(WEIGHTS) in (WEIGHTS / "README.md").read_text()
+    assert digest(WEIGHTS) in (WEIGHTS / "README.md").read_text()
 
 
 def test_the_embedded_base_model_reads_films_of_its_own_department():
