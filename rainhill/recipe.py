@@ -41,8 +41,8 @@ class BaseSection(PluginSection):
 
 
 class LoraSection(Section):
-    rank: int = Field(default=8, ge=1)
-    alpha: Positive = 16.0
+    rank: int = Field(default=8, ge=1, le=4096)
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
     modules: str = r"(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
     """Regular expression that the last part of a module's name must match in full."""
     last_blocks: int | None = Field(default=None, ge=1)
@@ -58,9 +58,9 @@ class LoraSection(Section):
 class FitSection(Section):
     """One local fit: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over batches of patients, one image of each per step."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=1_000_000)
     patients_per_step: int = Field(default=32, ge=1)
-    learning_rate: Positive = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = 1e-3
     """Of the first step; it falls in a straight line to zero over all steps of all rounds."""
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: Positive = 1.0
@@ -68,7 +68,7 @@ class FitSection(Section):
 
 
 class RoundsSection(FitSection):
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=100_000)
     quorum: int = Field(default=1, ge=1)
     """A round with fewer valid updates than this stops the run, which can be resumed."""
     deadline_s: Positive = 3600.0
@@ -78,8 +78,8 @@ class RoundsSection(FitSection):
 class PrivateSection(FitSection):
     """What a site fits for itself after the rounds, and never sends: its own LoRA pair beside the shared one, its head, its temperature."""
 
-    rank: int = Field(default=4, ge=1)
-    alpha: Positive = 8.0
+    rank: int = Field(default=4, ge=1, le=4096)
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 8.0
 
     @property
     def scale(self) -> float:
@@ -91,7 +91,7 @@ class StrategySection(PluginSection):
 
 
 class EvaluationSection(Section):
-    bootstraps: int = Field(default=500, ge=100)
+    bootstraps: int = Field(default=500, ge=100, le=100_000)
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     min_positives: int = Field(default=5, ge=1)
     """A finding with fewer positive or fewer negative test images than this is left out of a site's mean."""
@@ -100,7 +100,7 @@ class EvaluationSection(Section):
 class Recipe(Section):
     name: Name
     title: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     sites: tuple[Name, ...] = ()
     """The sites asked to take part; every site of the folder where empty."""
     task: TaskSection

@@ -12,6 +12,7 @@ from client.training import features, lora
 from client.training.answer import LocalData
 from client.training.features import Features
 from rainhill.adapter import Adapter
+from rainhill.errors import DataError
 from rainhill.recipe import Recipe
 from sites import hospital
 from sites.consortium import Site
@@ -67,5 +68,9 @@ def open_site(bench: Bench, site: Site, cache: Path) -> SiteData:
 
 
 def site_data(bench: Bench, films: Cohort) -> SiteData:
+    """Raises DataError where one of the three parts has nobody in it."""
+    for part in ("train", "val", "test"):
+        if not (films.split == part).any():
+            raise DataError(f"{films.site}: has no {part} patient, and a simulated site needs some of each part")
     parts = {part: features.compute(bench.net, films.part(part), bench.task) for part in ("train", "val", "test")}
     return SiteData(cohort=films, train=parts["train"], val=parts["val"], test=parts["test"])

@@ -149,11 +149,12 @@ def _progress(console: Console) -> _Bar:
 def _print_table(console: Console, document: dict[str, Any]) -> None:
     """Mean AUROC of every hospital and arm, narrow enough for 80 columns."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     arms = ("base", "local", "shared", "private", "pooled")
     table = Table(
-        title=document["title"] or document["name"], title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+        title=escape(document["title"] or document["name"]), title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
     )
     table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=21)
     for heading in (*arms, "gap"):
@@ -161,12 +162,12 @@ def _print_table(console: Console, document: dict[str, Any]) -> None:
     table.add_column("verdict", no_wrap=True, min_width=len("no different"))
     source = document["source"]
     if source and "auroc" in source:
-        table.add_row(source["title"], _value(source), *[""] * len(arms), "source", style="dim")
+        table.add_row(escape(source["title"]), _value(source), *[""] * len(arms), "source", style="dim")
     colours = {"better": "green", "worse": "red"}
     for site in document["sites"].values():
         verdict = site["verdict"]
         table.add_row(
-            site["title"],
+            escape(site["title"]),
             *(_value(site[arm]) for arm in arms),
             _percent(site["recovered"]),
             f"[{colours.get(verdict, 'default')}]{verdict}[/]",

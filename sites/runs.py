@@ -2,17 +2,28 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rainhill.config import parse
+from rainhill.config import Section, parse
 from rainhill.errors import ConfigError
 from rainhill.recipe import Recipe
 from server.checkpoint import write_whole
 from sites import consortium
 
 Engine = Literal["inline", "flower"]
+
+
+class _Began(Section):
+    """run.json: where a run began."""
+
+    recipe_sha256: str
+    recipe_folder: str
+    sites_folder: str
+    sites: dict[str, str]
+    engine: Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,7 @@ class Run:
         """Writes what a resumed run needs, or holds it against what a run here began with."""
         path = self.folder / "run.json"
         if self.begun:
-            self._same_sites(json.loads(path.read_text(encoding="utf-8")))
+            self._same_sites(parse(json.loads(path.read_text(encoding="utf-8")), _Began, origin=str(path)).sites)
             return
         write_whole(self.folder / "recipe.json", (self.recipe.to_json() + "\n").encode())
         write_whole(path, (json.dumps(self._facts(), indent=1) + "\n").encode())
@@ -52,10 +63,10 @@ class Run:
             "engine": self.engine,
         }
 
-    def _same_sites(self, began: dict[str, Any]) -> None:
+    def _same_sites(self, began: Mapping[str, str]) -> None:
         now = self._facts()["sites"]
-        for site in sorted(began["sites"].keys() | now.keys()):
-            old, new = began["sites"].get(site, "no file"), now.get(site, "no file")
+        for site in sorted(began.keys() | now.keys()):
+            old, new = began.get(site, "no file"), now.get(site, "no file")
             if old != new:
                 raise ConfigError(f"{self.folder}: the file of site {site} was {old[:12]} when the run began and is {new[:12]} now")
 
@@ -79,18 +90,19 @@ def resumed(folder: Path, engine: Engine | None = None) -> Run:
     """The run that a folder holds, to go on with the engine it began with or with another."""
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        began = parse(facts, _Began, origin=str(folder / "run.json"))
         raw = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: holds no run that can be resumed ({error})") from error
     recipe = parse(raw, Recipe, origin=str(folder / "recipe.json"))
-    if recipe.sha256 != facts["recipe_sha256"]:
-        raise ConfigError(f"{folder / 'recipe.json'}: sha256 is {recipe.sha256[:12]}, the run began with {facts['recipe_sha256'][:12]}")
+    if recipe.sha256 != began.recipe_sha256:
+        raise ConfigError(f"{folder / 'recipe.json'}: sha256 is {recipe.sha256[:12]}, the run began with {began.recipe_sha256[:12]}")
     return Run(
         folder=folder,
         recipe=recipe,
-        recipe_folder=Path(facts["recipe_folder"]),
-        sites_folder=Path(facts["sites_folder"]),
-        engine=engine or facts["engine"],
+        recipe_folder=Path(began.recipe_folder),
+        sites_folder=Path(began.sites_folder),
+        engine=engine or began.engine,
     )
 
 

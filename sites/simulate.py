@@ -63,12 +63,13 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
     sites = consortium.find_sites(recipe, run.sites_folder)
     source = consortium.find_source(run.sites_folder)
     progress.start(total=len(sites) + (source is not None) + (len(sites) + 2) * recipe.rounds.count + 2)
-    run.begin()
 
     first = first_adapter(bench)
     with clock.phase("data"):
         data = _open_sites(bench, sites, cache, progress)
         origin = _open_sites(bench, [source] if source else [], cache, progress)
+    # Only now: a site that cannot be opened leaves no half-begun run behind.
+    run.begin()
 
     def on_round(arm: str, record: RoundRecord) -> None:
         progress.step(f"{arm}, round {record.round} of {recipe.rounds.count}")

@@ -21,6 +21,9 @@ class Findings(Section):
 
     @model_validator(mode="after")
     def _starts_known_findings(self) -> "Findings":
+        twice = sorted({finding for finding in self.findings if self.findings.count(finding) > 1})
+        if twice:
+            raise ValueError(f"findings names twice: {', '.join(twice)}")
         for finding in self.start_from:
             if finding not in self.findings:
                 raise ValueError(f"start_from names {finding!r}, which is not one of the findings {', '.join(self.findings)}")

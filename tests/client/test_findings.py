@@ -32,6 +32,8 @@ def test_scores_are_probabilities_in_the_order_of_the_recipe() -> None:
 def test_bad_options_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="start_from names 'c', which is not one of the findings a, b"):
         findings(start_from={"c": "x"})
+    with pytest.raises(ConfigError, match="findings names twice: a"):
+        findings(findings=["a", "b", "a"])
     with pytest.raises(ConfigError, match="finding: unknown key, did you mean 'findings'"):
         findings(finding=["a"])
     with pytest.raises(PluginError, match="no task is called 'finding', did you mean 'findings'"):

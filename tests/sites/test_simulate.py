@@ -115,6 +115,27 @@ def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
     assert results(tmp_path / "run")["adapters"] == results(tmp_path / "whole")["adapters"]
 
 
+def test_a_damaged_run_is_one_clear_line(simulate, finished: Path, tmp_path: Path) -> None:
+    for text, message in (("{}", "recipe_sha256: missing"), ("[]", "run.json"), ("{", "holds no run that can be resumed")):
+        broken = tmp_path / f"broken-{len(message)}"
+        shutil.copytree(finished, broken)
+        (broken / "run.json").write_text(text)
+        assert message in refused(simulate("--resume", broken, cwd=tmp_path))
+
+
+def test_a_site_without_test_patients_is_refused_and_leaves_no_run_behind(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
+    shutil.copytree(hospitals, tmp_path / "sites")
+    site = tmp_path / "sites" / "calder.toml"
+    site.write_text(site.read_text().replace("test = 0.3", "test = 0.0").replace("Calder General", "[/bold] Calder"))
+    (tmp_path / "r.toml").write_text(recipe_text())
+    assert "calder: has no test patient" in refused(simulate("r.toml", "--sites", "sites", "--out", "run", cwd=tmp_path))
+    assert not (tmp_path / "run").exists()
+    site.write_text(site.read_text().replace("test = 0.0", "test = 0.3"))
+    run = simulate("r.toml", "--sites", "sites", "--out", "run", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "[/bold] Calder" in run.stdout
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
