@@ -1,5 +1,6 @@
 """One file per round, written whole or not at all: adapter, the strategy's state, and what happened so far."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         "round": str(checkpoint.state.round),
         "log": json.dumps(dict(checkpoint.state.log)),
         "history": _HISTORY.dump_json(checkpoint.history).decode(),
+        "sha256": _digest(arrays),
     }
     path = folder / f"round-{checkpoint.state.round:04d}.safetensors"
     try:
@@ -66,6 +68,10 @@ def load(path: Path) -> Checkpoint:
         with safe_open(path, framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
             arrays: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if _digest(arrays) != metadata["sha256"]:
+            raise CheckpointError(
+                f"{path}: is damaged: its tensors have sha256 {_digest(arrays)[:12]}, written was {metadata['sha256'][:12]}"
+            )
         state = State(round=int(metadata["round"]), arrays=_named(arrays, _STATE), log=json.loads(metadata["log"]))
         history = _HISTORY.validate_json(metadata["history"])
         return Checkpoint(
@@ -93,6 +99,13 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _digest(arrays: dict[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape} ".encode() + arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def _named(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:

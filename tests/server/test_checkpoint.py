@@ -67,6 +67,15 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
+def test_a_single_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, after(1))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"round-0001.safetensors: is damaged: its tensors have sha256"):
+        checkpoint.load(path)
+
+
 def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         while True:
