@@ -129,14 +129,10 @@ def report(documents: list[Document]) -> None:
         print(f"  {site:<12}{show(gains)}{'  smallest' if site in smallest else ''}{'  WORSE' if high < 0 else ''}")
     both = [mean_over(document, smallest, "private") - mean_over(document, smallest, "local") for document in documents]
     print(f"  {'the two':<12}{show(both)}")
-    ratios = {
-        finding: max(site["prevalence"][finding] for site in document["sites"].values())
-        / min(site["prevalence"][finding] for site in document["sites"].values())
-        for document in documents[:1]
-        for finding in document["outputs"]
-    }
-    print(f"\nprevalence, highest over lowest site (asked: up to 10): {', '.join(f'{name} {ratio:.1f}' for name, ratio in ratios.items())}")
     crossed = documents[0]
+    seen = [site["prevalence"] for site in crossed["sites"].values()]
+    ratios = {name: max(one[name] for one in seen) / min(one[name] for one in seen) for name in crossed["outputs"]}
+    print(f"\nprevalence, highest over lowest site (asked: up to 10): {', '.join(f'{name} {ratio:.1f}' for name, ratio in ratios.items())}")
     print(
         f"\n{crossed['bytes_per_site_round'] / 1024:.0f} KiB per site and round against {2 * crossed['bytes_full_model'] / 1024:.0f} KiB "
         f"for the whole model both ways: {crossed['bytes_ratio']:.1f} times less"

@@ -72,9 +72,8 @@ def simulate(
 
     from sites.simulate import simulate as simulate_run
 
-    quiet = Console(stderr=True)
     try:
-        with _progress(quiet) as progress:
+        with _Bar(Console(stderr=True)) as progress:
             document = simulate_run(run, cache=cache_folder(), progress=progress)
     except KeyboardInterrupt:
         raise ConfigError(
@@ -140,10 +139,6 @@ class _Bar:
 
     def step(self, what: str) -> None:
         self._bar.update(self._task, advance=1, description=what)
-
-
-def _progress(console: Console) -> _Bar:
-    return _Bar(console)
 
 
 def _print_table(console: Console, document: dict[str, Any]) -> None:
