@@ -1,16 +1,17 @@
 """What adaptation is worth on real films of two hospitals, beside a logistic regression on 32x32 pixels.
 
-    python -m perf.real_films [--seeds 0 1 2 3 4] [--folds 5] [--recipe cxr]
+    python -m perf.real_films [--seeds 0 1 2 3 4] [--folds 5] [--recipe cxr] [--out runs/perf-real-films]
 
 Patient-wise k-fold, over several seeds. Within a seed each film is scored once, by the fold that did not train on it, and AUROC is over
 all of a site's films: the intervals are percentile bootstraps over patients of the mean over seeds. The films are not part of the project:
-sites/cxr/*.toml say where they are looked for.
+sites/cxr/*.toml say where they are looked for. Folds that are there already are read, not repeated.
 """
 
 import argparse
+import hashlib
+import io
 import tempfile
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from perf._stats import pixels
 from rainhill.adapter import Adapter, Array
 from rainhill.config import SplitConfig
 from rainhill.recipe import read_recipe
+from server.checkpoint import write_whole
 from sites import arms
 from sites.arms import private_part
 from sites.bench import Bench, SiteData, first_adapter, open_bench, open_cohort, site_data
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--recipe", default="cxr")
+    parser.add_argument("--out", type=Path, default=Path("runs/perf-real-films"))
     options = parser.parse_args()
     recipe = read_recipe(RECIPES / f"{options.recipe}.toml")
     cohorts: dict[str, Cohort] = {}
@@ -51,20 +54,35 @@ def main() -> None:
         seeded = recipe.model_copy(update={"seed": seed})
         bench = open_bench(seeded, RECIPES)
         cohorts = cohorts or {site.name: open_cohort(bench, site, cache_folder()) for site in find_sites(seeded, HERE / "cxr")}
-        by_seed.append(cross_validate(bench, cohorts, folds=options.folds, seed=seed))
+        by_seed.append(cross_validate(bench, cohorts, folds=options.folds, out=options.out / seeded.sha256[:16]))
     report(by_seed, cohorts, recipe.evaluation.bootstraps)
 
 
-def cross_validate(bench: Bench, cohorts: dict[str, Cohort], *, folds: int, seed: int) -> Scores:
-    started = time.monotonic()
-    scores: Scores = defaultdict(lambda: np.zeros(0))
+def cross_validate(bench: Bench, cohorts: dict[str, Cohort], *, folds: int, out: Path) -> Scores:
+    scores: Scores = {}
     for fold in range(folds):
-        dealt = {site: resplit(cohort, SplitConfig(folds=folds, fold=fold, seed=seed)) for site, cohort in cohorts.items()}
-        for (model, site), values in one_fold(bench, dealt).items():
+        started = time.monotonic()
+        dealt = {site: resplit(cohort, SplitConfig(folds=folds, fold=fold, seed=bench.recipe.seed)) for site, cohort in cohorts.items()}
+        prints = "".join(cohort.fingerprint() for cohort in dealt.values())
+        file = out / f"{hashlib.sha256(prints.encode()).hexdigest()[:16]}.npz"
+        if not file.exists():
+            _save(file, one_fold(bench, dealt))
+        for (model, site), values in _load(file).items():
             whole = scores.setdefault((model, site), np.full(len(cohorts[site]), np.nan))
             whole[dealt[site].split == "test"] = values
-        print(f"seed {seed}, fold {fold + 1} of {folds}: {time.monotonic() - started:.0f} s", flush=True)
-    return dict(scores)
+        print(f"seed {bench.recipe.seed}, fold {fold + 1} of {folds}: {time.monotonic() - started:.0f} s", flush=True)
+    return scores
+
+
+def _save(file: Path, scores: Scores) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"@".join(key): values for key, values in scores.items()})  # type: ignore[arg-type]
+    write_whole(file, buffer.getvalue())
+
+
+def _load(file: Path) -> Scores:
+    with np.load(file) as stored:
+        return {(model, site): stored[key] for key in stored for model, _, site in [key.partition("@")]}
 
 
 def one_fold(bench: Bench, dealt: dict[str, Cohort]) -> Scores:

@@ -2,7 +2,11 @@
 
 import difflib
 import logging
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 
 import click
@@ -25,7 +29,8 @@ class _Commands(click.Group):
             close = difflib.get_close_matches(name, _found(), n=1, cutoff=0.4)
             hint = f", did you mean {close[0]!r}?" if close else ""
             context.fail(f"no command {name!r}{hint} (there are: {', '.join(sorted(_found()))})")
-        command = found.load()
+        with stops_at_once():
+            command = found.load()
         if not isinstance(command, click.Command):
             raise TypeError(f"entry point {found.value} is {type(command).__name__}, not a click command")
         return command
@@ -37,6 +42,21 @@ class _Commands(click.Group):
 def rainhill(verbose: bool) -> None:
     """Adapters move, images don't: federated adaptation of medical-imaging models."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+@contextmanager
+def stops_at_once() -> Iterator[None]:
+    """While a library loads, Ctrl-C ends the process without an exception, which would be lost where it falls into a destructor."""
+
+    def stop(*_: object) -> None:
+        os.write(2, b"rainhill: stopped\n")
+        os._exit(FAILED)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main() -> None:

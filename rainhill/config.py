@@ -6,13 +6,16 @@ An unknown key or a value out of range is refused with the file, the key, what w
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rainhill.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+SHOWN = 60
+"""Characters of a value that an error shows."""
 
 
 class Section(BaseModel):
@@ -27,7 +30,18 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _possible_path(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path holds no NUL")
+    try:
+        path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("there is no such user's home folder") from error
+    return path
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
+PathName = Annotated[Path, AfterValidator(_possible_path)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -49,7 +63,7 @@ class SplitConfig(Section):
     val: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of all patients, with folds too."""
     test: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     folds: int | None = Field(default=None, ge=2)
     """With `folds` set, the test part is fold number `fold` of a stratified k-fold over patients, and `test` is not used."""
     fold: int = Field(default=0, ge=0)
@@ -68,9 +82,9 @@ class SplitConfig(Section):
 class DataConfig(Section):
     """Where a site's images are: a manifest with one row per image, and the folder its paths start from."""
 
-    manifest: Path
+    manifest: PathName
     """CSV or Parquet. This and `images` may begin with `~`; a relative path starts from the folder of the site's own file."""
-    images: Path | None = None
+    images: PathName | None = None
     """Folder that the image column is relative to; the manifest's own folder where not given."""
     columns: ColumnsConfig = ColumnsConfig()
     labels: dict[str, str] = {}
@@ -91,13 +105,15 @@ class SiteConfig(Section):
 def read_toml(path: Path, model: type[Model]) -> Model:
     """Reads one TOML file; raises ConfigError naming file, key and both values."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid TOML: {str(error).partition('; use sys.')[0]}") from error
     return parse(raw, model, origin=str(path))
 
 
@@ -106,12 +122,18 @@ def parse(raw: dict[str, Any], model: type[Model], *, origin: str) -> Model:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        problems = [_describe(problem, model) for problem in error.errors()]
+        places = [problem["loc"] for problem in error.errors()]
+        # A list whose items are wrong is counted as too short besides: said once.
+        problems = [
+            _describe(problem, model)
+            for problem in error.errors()
+            if not any(len(place) > len(problem["loc"]) and place[: len(problem["loc"])] == problem["loc"] for place in places)
+        ]
         raise ConfigError(f"{origin}: " + "; ".join(problems)) from error
 
 
 def _describe(problem: Any, model: type[BaseModel]) -> str:
-    keys = [str(part) for part in problem["loc"]]
+    keys = [_shown(str(part)) for part in problem["loc"]]
     key = ".".join(keys) or "file"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key{_nearest(keys, model)}"
@@ -119,16 +141,28 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
         return f"{key}: missing"
     got = problem["input"]
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {got!r}: {message}"
+    return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {_shown(repr(got))}: {message}"
+
+
+def _shown(text: str) -> str:
+    """On one line, and not whole where it is long."""
+    line = text if text.isprintable() else repr(text)
+    return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]}...{line[-SHOWN // 2 + 3 :]}"
 
 
 def _nearest(keys: list[str], model: type[BaseModel]) -> str:
     section: Any = model
     for key in keys[:-1]:
         field = getattr(section, "model_fields", {}).get(key)
-        section = field.annotation if field else None
+        section = _table(field.annotation) if field else None
     known = list(getattr(section, "model_fields", {}))
     close = difflib.get_close_matches(keys[-1], known, n=1)
     if close:
         return f", did you mean {close[0]!r}?"
     return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _table(annotation: Any) -> Any:
+    """The section in `Section | None`."""
+    sections = [choice for choice in get_args(annotation) if isinstance(choice, type) and issubclass(choice, BaseModel)]
+    return sections[0] if sections else annotation

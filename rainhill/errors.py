@@ -1,6 +1,6 @@
 """Everything Rainhill raises on purpose.
 
-RainhillError                 one clear line, exit code 2
+RainhillError                 one clear line (a table's problems: one line each), exit code 2
 ├── ConfigError               a recipe or site file: names file, key and both values
 │   └── PluginError           no such strategy, task, model or command; offers the nearest
 ├── DataError                 a site's own data: names file, row and value
@@ -13,7 +13,7 @@ RainhillError                 one clear line, exit code 2
 
 
 class RainhillError(Exception):
-    """Base of the tree. Its text is one line meant for a person."""
+    """Base of the tree. Its text is meant for a person."""
 
 
 class ConfigError(RainhillError):

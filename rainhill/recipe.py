@@ -86,6 +86,26 @@ class PrivateSection(FitSection):
         return self.alpha / self.rank
 
 
+class AugmentationSection(Section):
+    """Random views of each training image, beside the image itself; they are drawn once, before the first round.
+
+    Drawn afresh at every step, each would go through the frozen part of the network every time. Memory grows with the number of views.
+    """
+
+    views: int = Field(default=0, ge=0, le=64)
+    """Of each image; none where 0."""
+    rotation_deg: Annotated[float, Field(ge=0, le=45)] = 7.0
+    """At most so far to either side; the same holds of all that follows."""
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Share of the image's side."""
+    zoom: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Logarithm of the exponent on grey values in 0 to 1."""
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    brightness: Annotated[float, Field(ge=0, le=0.5)] = 0.15
+    """Share of the range from black to white."""
+
+
 class StrategySection(PluginSection):
     rule: Name
 
@@ -109,6 +129,7 @@ class Recipe(Section):
     strategy: StrategySection
     rounds: RoundsSection
     private: PrivateSection
+    augmentation: AugmentationSection = AugmentationSection()
     evaluation: EvaluationSection = EvaluationSection()
 
     @field_validator("sites")

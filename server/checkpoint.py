@@ -43,7 +43,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         "history": _HISTORY.dump_json(checkpoint.history).decode(),
         "sha256": _digest(arrays),
     }
-    path = folder / f"round-{checkpoint.state.round:04d}.safetensors"
+    path = _path(folder, checkpoint.state.round)
     try:
         write_whole(path, to_safetensors(arrays, metadata=metadata))
     except OSError as error:
@@ -52,14 +52,18 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def latest(folder: Path, *, recipe: str) -> Checkpoint | None:
-    """The last round that was finished, or None; raises CheckpointError where it belongs to another recipe."""
+def latest(folder: Path, *, recipe: str, run: str) -> Checkpoint | None:
+    """The last round that was finished, or None; raises CheckpointError where it belongs to another recipe, run or round."""
     paths = sorted(folder.glob("round-*.safetensors"))
     if not paths:
         return None
     found = load(paths[-1])
     if found.recipe != recipe:
         raise CheckpointError(f"{paths[-1]}: belongs to recipe {found.recipe[:12]}, asked to go on with {recipe[:12]}")
+    if found.run != run:
+        raise CheckpointError(f"{paths[-1]}: belongs to run {found.run!r}, asked to go on with {run!r}")
+    if paths[-1] != _path(folder, found.state.round):
+        raise CheckpointError(f"{paths[-1]}: holds round {found.state.round}, expected the one of its name")
     return found
 
 
@@ -99,6 +103,10 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"round-{number:04d}.safetensors"
 
 
 def _digest(arrays: dict[str, Array]) -> str:

@@ -36,7 +36,7 @@ def run_rounds(
     `adapter` is where a fresh run starts; a run with checkpoints goes on from the last one.
     Raises QuorumError when a round had too few valid updates: what was finished before is kept.
     """
-    latest = checkpoint.latest(folder, recipe=recipe.sha256)
+    latest = checkpoint.latest(folder, recipe=recipe.sha256, run=run)
     done = latest or Checkpoint(recipe=recipe.sha256, run=run, adapter=adapter, state=rule.init(adapter), history=())
     while done.state.round < recipe.rounds.count:
         done = _one_round(done, recipe=recipe, rule=rule, sites=sites, collect=collect)
@@ -57,7 +57,8 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, rule: Rule, sites: Sequence[
     if len(updates) < recipe.rounds.quorum:
         reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
         raise QuorumError(
-            f"round {number}: {len(updates)} of {len(sites)} sites gave an update, the quorum is {recipe.rounds.quorum} ({reasons})"
+            f"round {number}: {len(updates)} of {len(sites)} sites gave an update, the quorum is {recipe.rounds.quorum}"
+            + (f" ({reasons})" if reasons else "")
         )
     adapter, state = rule.step(done.adapter, updates, done.state)
     record = RoundRecord(

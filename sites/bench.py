@@ -9,7 +9,7 @@ from client.data.cohort import Cohort
 from client.models import Net
 from client.tasks import Task
 from client.training import features, lora
-from client.training.answer import LocalData
+from client.training.answer import LocalData, site_seed
 from client.training.features import Features
 from rainhill.adapter import Adapter
 from rainhill.errors import DataError
@@ -72,5 +72,8 @@ def site_data(bench: Bench, films: Cohort) -> SiteData:
     for part in ("train", "val", "test"):
         if not (films.split == part).any():
             raise DataError(f"{films.site}: has no {part} patient, and a simulated site needs some of each part")
-    parts = {part: features.compute(bench.net, films.part(part), bench.task) for part in ("train", "val", "test")}
-    return SiteData(cohort=films, train=parts["train"], val=parts["val"], test=parts["test"])
+    val, test = (features.compute(bench.net, films.part(part), bench.task) for part in ("val", "test"))
+    train = features.compute_views(
+        bench.net, films.part("train"), bench.task, bench.recipe.augmentation, seed=site_seed(bench.recipe.seed, films.site, 0)
+    )
+    return SiteData(cohort=films, train=train, val=val, test=test)

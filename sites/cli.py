@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rainhill.cli import stops_at_once
 from rainhill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ def simulate(
     RECIPE is a TOML file, or the name of one that ships with Rainhill (demo, six, cxr); `demo` where none is given.
     The sites train by themselves, together, and in one forbidden pool; results.json and report.html say what each was worth.
     """
-    from rich.console import Console
+    with stops_at_once():
+        from rich.console import Console
 
-    import strategies
-    from sites.consortium import find_sites
-    from sites.runs import Run, new_folder, resumed
+        import strategies
+        from sites.consortium import find_sites
+        from sites.runs import Run, new_folder, resumed
 
     if resume is not None:
         if recipe or sites_folder or seed is not None or out:
@@ -70,7 +72,8 @@ def simulate(
     strategies.from_section(run.recipe.strategy)
     find_sites(run.recipe, run.sites_folder)
 
-    from sites.simulate import simulate as simulate_run
+    with stops_at_once():
+        from sites.simulate import simulate as simulate_run
 
     try:
         with _Bar(Console(stderr=True)) as progress:

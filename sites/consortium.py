@@ -31,6 +31,8 @@ class Site:
 
 def find_sites(recipe: Recipe, folder: Path) -> list[Site]:
     """The sites that the recipe asks, in the order of their names; every site of the folder where it names none."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of site files")
     known = read_sites(folder)
     if not known:
         raise ConfigError(f"{folder}: no site file (*.toml) there")
@@ -41,7 +43,12 @@ def find_sites(recipe: Recipe, folder: Path) -> list[Site]:
             raise ConfigError(
                 f"recipe {recipe.name}: sites names {name!r}, which {folder} does not have{hint} (there are: {', '.join(known)})"
             )
-    return [site for name, site in known.items() if name in (recipe.sites or known)]
+    found = [site for name, site in known.items() if name in (recipe.sites or known)]
+    if recipe.rounds.quorum > len(found):
+        raise ConfigError(
+            f"recipe {recipe.name}: rounds.quorum = {recipe.rounds.quorum} is more than the {len(found)} sites that are asked"
+        )
+    return found
 
 
 def find_source(folder: Path) -> Site | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rainhill.config import Section, parse
 from rainhill.errors import ConfigError
+from rainhill.messages import SiteId
 from rainhill.recipe import Recipe
 from server.checkpoint import write_whole
 from sites import consortium
@@ -23,6 +24,9 @@ class _Began(Section):
     recipe_folder: str
     sites_folder: str
     sites: dict[str, str]
+    """Site -> sha256 of its file."""
+    cohorts: dict[str, str]
+    """Site -> fingerprint of its data."""
     engine: Engine
 
 
@@ -43,16 +47,19 @@ class Run:
     def begun(self) -> bool:
         return (self.folder / "run.json").exists()
 
-    def begin(self) -> None:
-        """Writes what a resumed run needs, or holds it against what a run here began with."""
+    def begin(self, cohorts: Mapping[SiteId, str]) -> None:
+        """Writes what a resumed run needs, or holds it against what a run here began with; `cohorts` are fingerprints by site."""
         path = self.folder / "run.json"
+        facts = self._facts(cohorts)
         if self.begun:
-            self._same_sites(parse(json.loads(path.read_text(encoding="utf-8")), _Began, origin=str(path)).sites)
+            began = parse(json.loads(path.read_text(encoding="utf-8")), _Began, origin=str(path))
+            self._same("file", began.sites, facts["sites"])
+            self._same("data", began.cohorts, facts["cohorts"])
             return
         write_whole(self.folder / "recipe.json", (self.recipe.to_json() + "\n").encode())
-        write_whole(path, (json.dumps(self._facts(), indent=1) + "\n").encode())
+        write_whole(path, (json.dumps(facts, indent=1) + "\n").encode())
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, cohorts: Mapping[SiteId, str]) -> dict[str, Any]:
         return {
             "recipe_sha256": self.recipe.sha256,
             "recipe_folder": str(self.recipe_folder.resolve()),
@@ -60,21 +67,23 @@ class Run:
             "sites": {
                 site.name: _sha256(site.folder / f"{site.name}.toml") for site in consortium.find_sites(self.recipe, self.sites_folder)
             },
+            "cohorts": dict(cohorts),
             "engine": self.engine,
         }
 
-    def _same_sites(self, began: Mapping[str, str]) -> None:
-        now = self._facts()["sites"]
+    def _same(self, what: str, began: Mapping[SiteId, str], now: Mapping[SiteId, str]) -> None:
         for site in sorted(began.keys() | now.keys()):
-            old, new = began.get(site, "no file"), now.get(site, "no file")
+            old, new = began.get(site, "absent"), now.get(site, "absent")
             if old != new:
-                raise ConfigError(f"{self.folder}: the file of site {site} was {old[:12]} when the run began and is {new[:12]} now")
+                raise ConfigError(f"{self.folder}: the {what} of site {site} was {old[:12]} when the run began and is {new[:12]} now")
 
 
 def new_folder(recipe: Recipe, out: Path | None) -> Path:
     """`out` where given, and not taken; else runs/NAME-SEED, numbered on where that is taken."""
     if out is not None:
-        if (out.is_dir() and any(out.iterdir())) or out.is_file():
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out}: is a file, expected a folder that is empty or not there yet")
+        if out.is_dir() and any(out.iterdir()):
             raise ConfigError(f"{out}: is not empty; choose another --out, or go on with a run by --resume {out}")
         return out
     stem = Path("runs") / f"{recipe.name}-{recipe.seed}"

@@ -15,6 +15,7 @@ from client.training import lora
 from client.training.features import logits
 from client.training.metrics import validation
 from rainhill.adapter import Adapter
+from rainhill.errors import ConfigError
 from rainhill.messages import RoundRecord, SiteId
 from server.checkpoint import Checkpoint, write_whole
 from server.rounds import Collect
@@ -68,8 +69,9 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
     with clock.phase("data"):
         data = _open_sites(bench, sites, cache, progress)
         origin = _open_sites(bench, [source] if source else [], cache, progress)
+    _each_output_is_labelled(bench, data)
     # Only now: a site that cannot be opened leaves no half-begun run behind.
-    run.begin()
+    run.begin({site: own.cohort.fingerprint() for site, own in data.items()})
 
     def on_round(arm: str, record: RoundRecord) -> None:
         progress.step(f"{arm}, round {record.round} of {recipe.rounds.count}")
@@ -117,6 +119,14 @@ def _open_sites(bench: Bench, sites: list[Site], cache: Path, progress: Progress
         data[site.name] = open_site(bench, site, cache)
         progress.step(f"films of {site.title}")
     return data
+
+
+def _each_output_is_labelled(bench: Bench, data: Mapping[SiteId, SiteData]) -> None:
+    """An output that no site has a label for cannot be learned, and is most often a name misspelt."""
+    known = np.any([np.isfinite(own.train.targets.numpy()).any(axis=0) for own in data.values()], axis=0)
+    missing = [name for name, labelled in zip(bench.task.outputs, known, strict=True) if not labelled]
+    if missing:
+        raise ConfigError(f"recipe {bench.recipe.name}: no site has a training label for {', '.join(map(repr, missing))}")
 
 
 def _federate(

@@ -75,7 +75,7 @@ def read(data: DataConfig, *, findings: Sequence[str], base: Path) -> tuple[Row,
     table = read_table(path)
     folder = resolve(data.images, base) if data.images is not None else path.parent
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder, expected the images of {path}")
+        raise DataError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}, expected the images of {path}")
     roles = {role: column for role, column in data.columns.model_dump().items() if column and column in table.columns}
     labels = [data.labels.get(finding, finding) for finding in findings]
     problems = [*table.problems, *_missing_columns(data, findings, table.columns)]

@@ -50,7 +50,10 @@ def find_weights(weights: str, folder: Path) -> Path:
         if name not in known:
             raise BaseModelError(f"no embedded base model is called {name!r} (there are: {', '.join(known)})")
         return EMBEDDED / name
-    local = folder / Path(weights).expanduser()
+    try:
+        local = folder / Path(weights).expanduser()
+    except RuntimeError as error:
+        raise BaseModelError(f"base model {weights!r}: there is no such user's home folder") from error
     if local.is_dir():
         return local
     return _from_hub(weights, local)

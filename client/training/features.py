@@ -1,5 +1,6 @@
 """The frozen prefix of the network, computed once per image; every adapter and every round starts from what it gives."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from client.data.cohort import Cohort
 from client.models import Net
 from client.tasks import Task
+from client.training.augmentation import draw_views
 from rainhill.adapter import Array
+from rainhill.recipe import AugmentationSection
 
 BATCH = 64
 
@@ -29,11 +32,23 @@ class Features:
         return torch.from_numpy(np.asarray(rows))
 
 
-@torch.no_grad()
 def compute(net: Net, cohort: Cohort, task: Task) -> Features:
-    images = torch.from_numpy(cohort.images)
-    hidden = torch.cat([net.prefix(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
+    hidden = _hidden(net, torch.from_numpy(cohort.images), lambda images: images)
     return Features(hidden, torch.from_numpy(task.targets(cohort)), cohort.patients)
+
+
+def compute_views(net: Net, cohort: Cohort, task: Task, section: AugmentationSection, *, seed: tuple[int, ...]) -> Features:
+    """Each image as it is and as `section.views` random views, which count as further images of its patient."""
+    rng = np.random.default_rng(seed)
+    plain, images = compute(net, cohort, task), torch.from_numpy(cohort.images)
+    views = [_hidden(net, images, lambda batch: draw_views(batch, section, rng)) for _ in range(section.views)]
+    times = 1 + section.views
+    return Features(torch.cat([plain.hidden, *views]), plain.targets.repeat(times, 1), np.tile(cohort.patients, times))
+
+
+@torch.no_grad()
+def _hidden(net: Net, images: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    return torch.cat([net.prefix(change(images[start : start + BATCH])) for start in range(0, len(images), BATCH)])
 
 
 def concatenate(parts: list[Features]) -> Features:

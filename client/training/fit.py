@@ -78,7 +78,8 @@ def fit(
     if not np.isfinite(losses).all():
         step = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
         raise DataError(
-            f"training diverged: the loss of step {step} is {losses[step - 1]}; learning_rate = {section.learning_rate} is too high"
+            f"training diverged: the loss of step {step} is {losses[step - 1]}; "
+            f"learning_rate = {section.learning_rate} or weight_decay = {section.weight_decay} is too high"
         )
     return losses
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from rainhill.config import SiteConfig, read_toml
+from client.tasks.findings import Findings
+from rainhill.config import SiteConfig, parse, read_toml
 from rainhill.errors import ConfigError
 from rainhill.recipe import Recipe, read_recipe
 
@@ -25,11 +26,30 @@ def refused(path: Path, text: str, model: type = SiteConfig) -> str:
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 2', "data.split.val = 2: Input should be less than 1"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 0.5\ntest = 0.6', "val 0.5 and test 0.6 leave no patient to train on"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nfolds = 5\nfold = 5', "fold 5 is not one of 0 to 4"),
+        ('name = "a"\n[data]\nmanifst = "m"', "data.manifst: unknown key, did you mean 'manifest'?"),
+        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nseed = -1', "data.split.seed = -1: Input should be greater"),
+        ('name = "a"\n[data]\nmanifest = "~nobody.here/m"', "data.manifest = '~nobody.here/m': there is no such user's home folder"),
+        ('name = "a"\n[data]\nmanifest = "a\\u0000b"', "a path holds no NUL"),
+        ('name = "a"\n"b\\nc" = 1', "'b\\nc': unknown key"),
+        (f'name = "{"x-" * 900}"', "x-x-x...x-x-"),
         ("name = ", "not valid TOML"),
+        (f"name = {'[' * 3000}", "not valid TOML: nested too deeply"),
+        (f"name = {'1' * 5000}", "not valid TOML: Exceeds the limit"),
     ],
 )
 def test_a_site_file_names_the_key_and_both_values(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(tmp_path / "site.toml", text)
+
+
+def test_a_byte_order_mark_is_not_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text('\ufeffname = "a"')
+    assert read_toml(tmp_path / "site.toml", SiteConfig).name == "a"
+
+
+def test_a_wrong_item_of_a_list_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse({"findings": [1]}, Findings, origin="[task]")
+    assert str(error.value) == "[task]: findings.0 = 1: Input should be a valid string"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path_factory: pytest.TempPathFa
 
 
 def test_the_latest_round_is_found(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path / "nothing", recipe="f" * 64) is None
+    assert checkpoint.latest(tmp_path / "nothing", recipe="f" * 64, run="r") is None
     for number in (1, 2, 10):
         checkpoint.save(tmp_path, after(number))
-    found = checkpoint.latest(tmp_path, recipe="f" * 64)
+    found = checkpoint.latest(tmp_path, recipe="f" * 64, run="r")
     assert found is not None
     assert found.state.round == 10
 
@@ -57,7 +57,16 @@ def test_the_latest_round_is_found(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_recipe_is_refused_with_both(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, after(1))
     with pytest.raises(CheckpointError, match=f"belongs to recipe {'f' * 12}, asked to go on with {'0' * 12}"):
-        checkpoint.latest(tmp_path, recipe="0" * 64)
+        checkpoint.latest(tmp_path, recipe="0" * 64, run="r")
+
+
+def test_a_checkpoint_of_another_run_or_round_is_refused(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, after(2))
+    with pytest.raises(CheckpointError, match="belongs to run 'r', asked to go on with 'r/local/b'"):
+        checkpoint.latest(tmp_path, recipe="f" * 64, run="r/local/b")
+    path.rename(tmp_path / "round-0009.safetensors")
+    with pytest.raises(CheckpointError, match=r"round-0009.safetensors: holds round 2, expected the one of its name"):
+        checkpoint.latest(tmp_path, recipe="f" * 64, run="r")
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
@@ -99,7 +108,7 @@ def test_a_full_disk_leaves_the_previous_round_as_it_was(tmp_path: Path) -> None
         assert sorted(path.name for path in disk.iterdir()) == ["filler", "round-0001.safetensors"]
         (disk / "filler").unlink()
         checkpoint.save(disk, after(2))
-        assert checkpoint.latest(disk, recipe="f" * 64).state.round == 2
+        assert checkpoint.latest(disk, recipe="f" * 64, run="r").state.round == 2
     finally:
         os.system(f"umount {disk}")
 
@@ -113,4 +122,4 @@ def test_a_crash_before_the_rename_leaves_the_previous_round(tmp_path: Path, mon
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, after(2))
-    assert checkpoint.latest(tmp_path, recipe="f" * 64).state.round == 1
+    assert checkpoint.latest(tmp_path, recipe="f" * 64, run="r").state.round == 1

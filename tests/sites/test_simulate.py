@@ -115,6 +115,47 @@ def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
     assert results(tmp_path / "run")["adapters"] == results(tmp_path / "whole")["adapters"]
 
 
+def test_augmentation_changes_what_is_learned_and_not_what_is_measured(
+    simulate, finished: Path, hospitals: Path, recipe_text, tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text() + "[augmentation]\nviews = 2\n")
+    run = simulate("r.toml", "--sites", hospitals, "--out", "run", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    seen, plain = results(tmp_path / "run"), results(finished)
+    assert seen["adapters"]["shared"] != plain["adapters"]["shared"]
+    for site, entry in seen["sites"].items():
+        assert entry["patients"] == plain["sites"][site]["patients"]
+        assert entry["base"] == plain["sites"][site]["base"]
+
+
+def test_data_that_changed_since_the_run_began_is_noticed(simulate, finished: Path, hospitals: Path, recipe_text, tmp_path: Path) -> None:
+    shutil.copytree(hospitals, tmp_path / "sites")
+    (tmp_path / "r.toml").write_text(recipe_text())
+    run = simulate("r.toml", "--sites", "sites", "--out", "run", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    manifest = tmp_path / "sites" / "calder" / "manifest.csv"
+    text = manifest.read_text()
+    manifest.write_text(text.rstrip("01\n") + ("0\n" if text.endswith("1\n") else "1\n"))
+    assert "run: the data of site calder was" in refused(simulate("--resume", "run", cwd=tmp_path))
+    manifest.write_text(text)
+    # One site's checkpoint put in another's place.
+    other = tmp_path / "run" / "checkpoints" / "local"
+    shutil.copy(other / "calder" / "round-0002.safetensors", other / "aintree" / "round-0002.safetensors")
+    line = refused(simulate("--resume", "run", cwd=tmp_path))
+    assert "belongs to run 'tiny/local/calder', asked to go on with 'tiny/local/aintree'" in line
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 1.5])
+def test_ctrl_c_while_libraries_load_stops_at_once(tmp_path: Path, delay_s: float) -> None:
+    with subprocess.Popen([COMMAND, "simulate", "demo"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith("rainhill: stopped")
+    assert "Traceback" not in errors
+
+
 def test_a_damaged_run_is_one_clear_line(simulate, finished: Path, tmp_path: Path) -> None:
     for text, message in (("{}", "recipe_sha256: missing"), ("[]", "run.json"), ("{", "holds no run that can be resumed")):
         broken = tmp_path / f"broken-{len(message)}"
@@ -145,6 +186,8 @@ def test_a_site_without_test_patients_is_refused_and_leaves_no_run_behind(simula
         (('name = "findings"', 'name = "finding"'), "no task is called 'finding', did you mean 'findings'?"),
         (('rule = "fedavg"', 'rule = "os.path"'), "rule = 'os.path': a name is letters"),
         (('name = "tiny"', 'name = "tiny"\nsites = ["aintre"]'), "sites names 'aintre'"),
+        (("count = 2", "count = 2\nquorum = 4"), "rounds.quorum = 4 is more than the 3 sites"),
+        (('"stripe"]', '"strip"]'), "no site has a training label for 'strip'"),
         (("alpha = 4", "alpha = 4\nmodules = 'query'"), "matches no layer of the base model, which has: fc1, fc2"),
     ],
 )
@@ -170,7 +213,9 @@ def test_a_base_that_is_not_the_pinned_one_is_refused(simulate, hospitals: Path,
         (["--resume", "."], "holds no run that can be resumed"),
         (["demo", "--resume", "x"], "--resume goes on with a run as it began"),
         (["demo", "--sites", "empty"], "empty: no site file (*.toml) there"),
+        (["demo", "--sites", "gone"], "gone: no such folder of site files"),
         (["demo", "--out", "taken"], "taken: is not empty"),
+        (["demo", "--out", "taken/file"], "taken/file: is a file, expected a folder"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(simulate, tmp_path: Path, arguments: list[str], message: str) -> None:
