@@ -44,7 +44,8 @@ class Adapter(Mapping[str, Array]):
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self._arrays: dict[str, Array] = {}
         for name in sorted(arrays):
-            array = np.array(arrays[name])
+            # safetensors writes memory as it lies: an array in Fortran order would come back scrambled.
+            array = np.array(arrays[name], order="C")
             if not np.issubdtype(array.dtype, np.floating):
                 raise ProtocolError(f"{name}: dtype {array.dtype} is not a floating-point one")
             array.flags.writeable = False

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
@@ -34,7 +35,7 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Writes, syncs, then renames: a crash or a full disk leaves the previous checkpoint as it was."""
     arrays = {_ADAPTER + name: array for name, array in checkpoint.adapter.items()}
-    arrays |= {_STATE + name: array for name, array in checkpoint.state.arrays.items()}
+    arrays |= {_STATE + name: np.ascontiguousarray(array) for name, array in checkpoint.state.arrays.items()}
     metadata = {
         "recipe": checkpoint.recipe,
         "run": checkpoint.run,

@@ -45,6 +45,18 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path_factory: pytest.TempPathFa
     np.testing.assert_array_equal(found.state.arrays["m"], saved.state.arrays["m"])
 
 
+def test_arrays_in_any_memory_order_come_back(tmp_path: Path) -> None:
+    rows = np.arange(6.0).reshape(2, 3)
+    columns = np.asfortranarray(rows)
+    saved = replace(after(1), adapter=Adapter({"a": columns, "t": rows.T}), state=State(round=1, arrays={"m": columns, "t": rows.T}))
+    found = checkpoint.load(checkpoint.save(tmp_path, saved))
+    for arrays in (found.adapter, found.state.arrays):
+        np.testing.assert_array_equal(arrays["t"], rows.T)
+    np.testing.assert_array_equal(found.adapter["a"], rows)
+    np.testing.assert_array_equal(found.state.arrays["m"], rows)
+    assert Adapter.from_bytes(saved.adapter.to_bytes()) == saved.adapter
+
+
 def test_the_latest_round_is_found(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "nothing", recipe="f" * 64, run="r") is None
     for number in (1, 2, 10):
