@@ -44,7 +44,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         "history": _HISTORY.dump_json(checkpoint.history).decode(),
         "sha256": _digest(arrays),
     }
-    path = _path(folder, checkpoint.state.round)
+    path = path_of(folder, checkpoint.state.round)
     try:
         write_whole(path, to_safetensors(arrays, metadata=metadata))
     except OSError as error:
@@ -63,7 +63,7 @@ def latest(folder: Path, *, recipe: str, run: str) -> Checkpoint | None:
         raise CheckpointError(f"{paths[-1]}: belongs to recipe {found.recipe[:12]}, asked to go on with {recipe[:12]}")
     if found.run != run:
         raise CheckpointError(f"{paths[-1]}: belongs to run {found.run!r}, asked to go on with {run!r}")
-    if paths[-1] != _path(folder, found.state.round):
+    if paths[-1] != path_of(folder, found.state.round):
         raise CheckpointError(f"{paths[-1]}: holds round {found.state.round}, expected the one of its name")
     return found
 
@@ -106,7 +106,8 @@ def write_whole(path: Path, data: bytes) -> None:
         os.close(directory)
 
 
-def _path(folder: Path, number: int) -> Path:
+def path_of(folder: Path, number: int) -> Path:
+    """Where the checkpoint after that round is."""
     return folder / f"round-{number:04d}.safetensors"
 
 

@@ -6,13 +6,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from client.training import features, lora
 from client.training.answer import LocalData, site_seed
+from client.training.features import logits
 from client.training.fit import fit
+from client.training.metrics import validation
 from client.training.personal import Private, load_private, personalise
 from rainhill.adapter import Adapter
 from rainhill.messages import RoundRecord, SiteId
 from rainhill.recipe import Recipe
+from server import checkpoint
 from server.checkpoint import Checkpoint
 from server.rounds import Collect, run_rounds
 from sites.bench import Bench, SiteData
@@ -55,7 +60,7 @@ def train_shared(
 
 
 def train_local(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *, folder: Path, on_round: OnRound) -> Trained:
-    """Each site alone: the same rounds with nobody else in them, then the same private part."""
+    """Each site alone: the same rounds with nobody else in them, stopped where its validation patients say, then the same private part."""
     adapters: dict[str, Adapter] = {}
     private: dict[str, Private] = {}
     history: dict[str, tuple[RoundRecord, ...]] = {}
@@ -71,8 +76,8 @@ def train_local(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *
             folder=folder / "local" / site,
             on_round=lambda record, site=site: on_round(f"local/{site}", record),  # type: ignore[misc]
         )
-        adapters[site], history[site] = done.adapter, done.history
-        private[site] = personalise(done.adapter, site=site, recipe=bench.recipe, net=bench.net, task=bench.task, data=own)
+        adapters[site], history[site] = _best(alone, first, done, site=site, data=own, folder=folder / "local" / site), done.history
+        private[site] = personalise(adapters[site], site=site, recipe=bench.recipe, net=bench.net, task=bench.task, data=own)
     return Trained(adapters=adapters, private=private, history=history)
 
 
@@ -100,11 +105,24 @@ def train_pooled(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], 
         on_round=lambda record: on_round(POOLED, record),
     )
     # As many steps more as the other arms have for their private part.
-    lora.write_adapter(bench.net, done.adapter, name=lora.SHARED)
+    best = _best(together, first, done, site=POOLED, data=pooled, folder=folder / POOLED)
+    lora.write_adapter(bench.net, best, name=lora.SHARED)
     with_head = bench.recipe.lora.head == "shared"
     parameters = lora.trainable(bench.net, name=lora.SHARED, with_head=with_head)
     fit(bench.net, pooled.train, bench.task, together.recipe.private, parameters=parameters, seed=site_seed(bench.recipe.seed, POOLED, 0))
     return lora.read_adapter(bench.net, name=lora.SHARED, with_head=with_head)
+
+
+def _best(bench: Bench, first: Adapter, done: Checkpoint, *, site: SiteId, data: LocalData, folder: Path) -> Adapter:
+    """The adapter after the round with the lowest validation loss, which may be none: alone, a small site soon learns its films by heart.
+
+    The federation gets no such choice, so that the arms it is held against are at their best.
+    """
+    lora.write_adapter(bench.net, done.adapter, name=lora.SHARED)
+    last = validation(logits(bench.net, data.val.hidden), data.val.targets.numpy(), bench.task)["loss"]
+    losses = [record.evaluations[site]["loss"] for record in done.history] + [last]
+    after = int(np.argmin(losses))
+    return checkpoint.load(checkpoint.path_of(folder, after)).adapter if after else first
 
 
 def _for_one(recipe: Recipe, *, times: int) -> Recipe:
