@@ -4,12 +4,14 @@
 """
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +88,23 @@ def write(hospital: HospitalConfig, folder: Path, *, seed: int, threads: int | N
     if config is None:
         raise ConfigError(f"{hospital.name}: has no [phantom] to draw")
     mark = {"hospital": hospital.name, "seed": seed, "sha256": fingerprint(hospital, seed=seed)}
-    if is_complete(folder, mark):
-        return folder
+    # Two runs may want the same hospital at once: the second waits, and finds it drawn.
+    with _alone(folder):
+        if not is_complete(folder, mark):
+            _draw(hospital, config, folder, mark, seed=seed, threads=threads)
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While the block lasts no other process is in it for this folder; a process that dies lets go."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _draw(hospital: HospitalConfig, config: PhantomConfig, folder: Path, mark: dict[str, Any], *, seed: int, threads: int | None) -> None:
     (folder / "complete.json").unlink(missing_ok=True)
     shutil.rmtree(folder / "films", ignore_errors=True)
     (folder / "films").mkdir(parents=True)
@@ -99,7 +116,6 @@ def write(hospital: HospitalConfig, folder: Path, *, seed: int, threads: int | N
     _replace(folder / "boxes.json", json.dumps({name: boxes for _, part in parts for name, boxes in part.items()}))
     _write_manifest(folder / "manifest.csv", rows)
     _replace(folder / "complete.json", json.dumps(mark))
-    return folder
 
 
 def data_config(folder: Path) -> DataConfig:

@@ -1,5 +1,6 @@
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,15 @@ def test_a_complete_folder_is_used_again_and_an_incomplete_one_is_not(config, tm
     assert film.stat().st_mtime_ns != before
     assert hospital.fingerprint(small, seed=1) != hospital.fingerprint(small, seed=2)
     assert hospital.fingerprint(small, seed=1) != hospital.fingerprint(config, seed=1)
+
+
+def test_two_runs_that_want_a_hospital_at_once_draw_it_once(tmp_path):
+    small = parse(RAW | {"phantom": RAW["phantom"] | {"patients": 4, "test_patients": 2}}, HospitalConfig, origin="test")
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: hospital.write(small, tmp_path / "small", seed=1), range(4)))
+    assert set(folders) == {tmp_path / "small"}
+    with (tmp_path / "small" / "manifest.csv").open(newline="") as file:
+        assert all((tmp_path / "small" / row["image"]).stat().st_size > 1000 for row in csv.DictReader(file))
 
 
 def test_boxes_say_where_each_finding_is(folder, rows, cases):
