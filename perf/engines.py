@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import strategies
 from rainhill.messages import RoundRecord
 from rainhill.recipe import Recipe, read_recipe
 from server.checkpoint import Checkpoint
@@ -58,18 +57,22 @@ def measure(count: int, rounds: int) -> None:
         bench = open_bench(recipe, RECIPES)
         sites = find_sites(recipe, sites_folder)
         data = {site.name: open_site(bench, site, folder / "cache") for site in sites}
-        first, rule = first_adapter(bench), strategies.from_section(recipe.strategy)
+        first = first_adapter(bench)
 
         def train(name: str) -> Callable[[Collect], Checkpoint]:
-            return lambda collect: arms.train_shared(
-                bench, rule, first, sites=list(data), collect=collect, folder=folder / name, on_round=quiet
-            )
+            return lambda collect: arms.train_shared(bench, first, sites=list(data), collect=collect, folder=folder / name, on_round=quiet)
 
         started = time.perf_counter()
-        inline = train("inline")(collect_inline(bench, data))
+        inline = train("inline")(collect_inline(bench, data, folder / "inline" / "memory"))
         inline_s = time.perf_counter() - started
         workshop = Workshop(
-            recipe=recipe, recipe_folder=RECIPES, sites_folder=sites_folder, cache=folder / "cache", sites=tuple(data), threads=threads()
+            recipe=recipe,
+            recipe_folder=RECIPES,
+            sites_folder=sites_folder,
+            cache=folder / "cache",
+            memory=folder / "flower" / "memory",
+            sites=tuple(data),
+            threads=threads(),
         )
         started = time.perf_counter()
         flower = run_on_flower(workshop, train("flower"))

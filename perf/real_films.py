@@ -19,7 +19,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import strategies
 from client.data.cohort import Cohort, resplit
 from client.training import lora
 from client.training.features import logits
@@ -27,8 +26,8 @@ from client.training.metrics import patient_draws, percentile_interval, weighted
 from perf._stats import pixels
 from rainhill.adapter import Adapter, Array
 from rainhill.config import SplitConfig
+from rainhill.files import write_whole
 from rainhill.recipe import read_recipe
-from server.checkpoint import write_whole
 from sites import arms
 from sites.arms import private_part
 from sites.bench import Bench, SiteData, first_adapter, open_bench, open_cohort, site_data
@@ -88,23 +87,29 @@ def _load(file: Path) -> Scores:
 def one_fold(bench: Bench, dealt: dict[str, Cohort]) -> Scores:
     """Scores of the test films of each site by every model; only films no model of this fold has trained on."""
     data = {site: site_data(bench, cohort) for site, cohort in dealt.items()}
-    first, rule = first_adapter(bench), strategies.from_section(bench.recipe.strategy)
+    first = first_adapter(bench)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
 
         def quiet(arm: str, record: object) -> None: ...
 
         shared = arms.train_shared(
-            bench, rule, first, sites=list(data), collect=collect_inline(bench, data), folder=folder, on_round=quiet
-        ).adapter
+            bench,
+            first,
+            sites=list(data),
+            collect=collect_inline(bench, data, arms.memory_of(folder, "shared")),
+            folder=folder,
+            on_round=quiet,
+        )
+        views = arms.own_views(bench, shared, data, folder=folder)
         local = arms.train_local(bench, first, data, folder=folder, on_round=quiet)
         pooled = arms.train_pooled(bench, first, data, folder=folder, on_round=quiet)
-    private = arms.train_private(bench, shared, data)
+    private = arms.train_private(bench, views, data)
     scores: Scores = {}
-    for model, adapter in {"base": first, "shared": shared, "pooled": pooled}.items():
-        scores |= {(model, site): _shared_scores(bench, adapter, own) for site, own in data.items()}
     for site, own in data.items():
-        with private_part(bench, shared, private[site]):
+        for model, adapter in {"base": first, "shared": views[site], "pooled": pooled}.items():
+            scores[model, site] = _shared_scores(bench, adapter, own)
+        with private_part(bench, views[site], private[site]):
             scores["private", site] = logits(bench.net, own.test.hidden)[:, 0]
         for other, theirs in data.items():
             with private_part(bench, local.adapters[site], local.private[site]):

@@ -1,7 +1,9 @@
 """Named arrays that are added to a frozen base model: LoRA pairs and small whole tensors. Hu et al. 2021, arXiv:2106.09685.
 
-A pair is `<module>.lora_A` (r, d_in) and `<module>.lora_B` (d_out, r); it adds `scale * lora_B @ lora_A` to the module's weight.
-Any other name is a whole tensor (a head's weight or bias).
+A pair is `<module>.lora_A` (r, d_in) and `<module>.lora_B` (d_out, r); it adds `scale * lora_B @ lora_A` to the module's weight, or
+`scale * lora_B @ lora_R @ lora_A` where there is a core `<module>.lora_R` (r, r) too. A residual pair, `<module>.residual_A` (k, d_in) and
+`<module>.residual_B` (d_out, k), adds `scale * residual_B @ residual_A`: no site trains it, a rule puts there what a pair of rank r
+cannot hold, since the base is never changed. Any other name is a whole tensor (a head's weight or bias).
 """
 
 import hashlib
@@ -20,6 +22,11 @@ Array = NDArray[Any]
 
 A_SUFFIX = ".lora_A"
 B_SUFFIX = ".lora_B"
+CORE_SUFFIX = ".lora_R"
+RESIDUAL_A_SUFFIX = ".residual_A"
+RESIDUAL_B_SUFFIX = ".residual_B"
+_PAIRS = ((A_SUFFIX, B_SUFFIX), (RESIDUAL_A_SUFFIX, RESIDUAL_B_SUFFIX))
+_FACTORS = {A_SUFFIX: "A", B_SUFFIX: "B", CORE_SUFFIX: "R", RESIDUAL_A_SUFFIX: "residual", RESIDUAL_B_SUFFIX: "residual"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +61,17 @@ class Adapter(Mapping[str, Array]):
             self._check_pair(name)
 
     def _check_pair(self, name: str) -> None:
-        if not name.endswith((A_SUFFIX, B_SUFFIX)):
-            return
-        module = name[: -len(A_SUFFIX)]
-        a, b = self._arrays.get(module + A_SUFFIX), self._arrays.get(module + B_SUFFIX)
-        if (a is not None and a.ndim != 2) or (b is not None and b.ndim != 2):
+        module, suffix = split_name(name)
+        if suffix and self._arrays[name].ndim != 2:
             raise ProtocolError(f"{name}: a LoRA factor has two dimensions, not {self._arrays[name].ndim}")
-        if a is not None and b is not None and a.shape[0] != b.shape[1]:
-            raise ProtocolError(f"{module}: rank {a.shape[0]} of lora_A is not rank {b.shape[1]} of lora_B")
+        for suffix_a, suffix_b in _PAIRS:
+            a, b = self._arrays.get(module + suffix_a), self._arrays.get(module + suffix_b)
+            if suffix == suffix_a and b is not None and self._arrays[name].shape[0] != b.shape[-1]:
+                raise ProtocolError(
+                    f"{module}: rank {len(self._arrays[name])} of {suffix_a[1:]} is not rank {b.shape[-1]} of {suffix_b[1:]}"
+                )
+            if suffix == CORE_SUFFIX and a is not None and self._arrays[name].shape != (len(a), len(a)):
+                raise ProtocolError(f"{name}: shape {self._arrays[name].shape} is not {(len(a), len(a))}")
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
@@ -105,9 +115,22 @@ class Adapter(Mapping[str, Array]):
         return Adapter({name: array for name, array in self.items() if keep(name)})
 
     def pairs(self) -> dict[str, Pair]:
-        """Module -> its factors, for every module that has both."""
-        modules = [name.removesuffix(A_SUFFIX) for name in self if name.endswith(A_SUFFIX)]
-        return {module: Pair(a=self[module + A_SUFFIX], b=self[module + B_SUFFIX]) for module in modules if module + B_SUFFIX in self}
+        """Module -> its trained factors, for every module that has both."""
+        return self._pairs(A_SUFFIX, B_SUFFIX)
+
+    def residuals(self) -> dict[str, Pair]:
+        """Module -> its residual factors, for every module that has both."""
+        return self._pairs(RESIDUAL_A_SUFFIX, RESIDUAL_B_SUFFIX)
+
+    def _pairs(self, suffix_a: str, suffix_b: str) -> dict[str, Pair]:
+        modules = [name.removesuffix(suffix_a) for name in self if name.endswith(suffix_a)]
+        return {module: Pair(a=self[module + suffix_a], b=self[module + suffix_b]) for module in modules if module + suffix_b in self}
+
+    def product(self, module: str) -> Array:
+        """(d_out, d_in), what the module's weight gains before scaling: pair, core and residual together."""
+        pair, core, residual = self.pairs()[module], self.get(module + CORE_SUFFIX), self.residuals().get(module)
+        own = pair.product() if core is None else pair.b @ core @ pair.a
+        return own if residual is None else own + residual.product()
 
     def norm(self) -> float:
         """The l2 norm over all entries, computed in float64."""
@@ -136,9 +159,15 @@ class Adapter(Mapping[str, Array]):
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Module and suffix of a LoRA factor, or the name and "" of a whole tensor."""
+    module, dot, last = name.rpartition(".")
+    return (module, dot + last) if dot + last in _FACTORS else (name, "")
+
+
 def factor(name: str) -> str:
-    """ "A" or "B" for a LoRA factor, "" for a whole tensor."""
-    return {A_SUFFIX: "A", B_SUFFIX: "B"}.get(name[-len(A_SUFFIX) :], "")
+    """ "A", "B" or "R" for a LoRA factor, "residual" for what a rule keeps, "" for a whole tensor."""
+    return _FACTORS.get(split_name(name)[1], "")
 
 
 def check_shapes(adapter: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -2,22 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from rainhill.adapter import Adapter, factor
+from rainhill.compression import Encoding
 
 SiteId = str
-Factor = Literal["A", "B"]
+Factor = Literal["A", "B", "R"]
 
 BOTH: frozenset[Factor] = frozenset({"A", "B"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRule:
-    """How a site trains in one round. A whole tensor (a shared head) is always trained and always sent."""
+    """How a site trains in one round. A whole tensor (a shared head) is always trained, and sent unless it is kept."""
 
     train: frozenset[Factor] = BOTH
     send: frozenset[Factor] = BOTH
+    keep: tuple[str, ...] = ()
+    """Patterns (`*.lora_B`, `head.*`) of tensors that stay at the site: it goes on from its own of the round before, and sends none."""
+    alternate: bool = False
+    """Train B in even and A in odd local steps, counted from 0, instead of both in each. LA-LoRA, ICLR 2026."""
+    kept_first: int = 0
+    """So many steps move the kept tensors alone, and the others all but them; no such order where 0."""
+    variate: bool = False
+    """Send the mean gradient over the steps too, for SCAFFOLD."""
     mu: float = 0.0
     """Weight of FedProx's proximal term mu/2 |w - w_round|^2. Li et al. 2020, arXiv:1812.06127."""
     correction: Adapter | None = None
@@ -26,8 +36,11 @@ class LocalRule:
     def trains(self, name: str) -> bool:
         return factor(name) in {"", *self.train}
 
+    def keeps(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.keep)
+
     def sends(self, name: str) -> bool:
-        return factor(name) in {"", *self.send}
+        return factor(name) in {"", *self.send} and not self.keeps(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +54,8 @@ class Plan:
     site: SiteId
     adapter: Adapter
     rule: LocalRule = LocalRule()
+    choices: tuple[Adapter, ...] = ()
+    """Further adapters: the site trains the one of all that fits its training patients best, and says which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +82,14 @@ class Update:
     """Privacy spent on this update; None says that the fit was not private."""
     evaluation: Evaluation | None = None
     """Of the adapter that came with the Plan, before training."""
+    variate: Adapter | None = None
+    """Mean gradient over the local steps, where the plan asked for it: SCAFFOLD's c_i. Karimireddy et al. 2020, arXiv:1910.06378."""
+    encoding: Encoding = "float32"
+    """How `delta` crosses; it holds what will arrive."""
+    share: float = 1.0
+    """Of the entries that `top_k` sends."""
+    choice: int = 0
+    """Which adapter it began from: 0 for the plan's own, 1 for the first of its further choices, and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +19,7 @@ def load(package: ModuleType, name: str, *, kind: str) -> type[Any]:
     """The class that the module `name` of the package is there for; PluginError offers the nearest name."""
     # Only a plain module of this one package can be named: a recipe never reaches `os.path` or a private module.
     if not name.isidentifier() or name not in names(package):
-        raise PluginError(_unknown(package, name, kind))
+        raise PluginError(unknown(names(package), name, kind))
     module = importlib.import_module(f"{package.__name__}.{name}")
     wanted = name.replace("_", "").casefold()
     for attribute, value in vars(module).items():
@@ -27,8 +28,8 @@ def load(package: ModuleType, name: str, *, kind: str) -> type[Any]:
     raise PluginError(f"{kind} {name!r}: {module.__file__} defines no class of that name")
 
 
-def _unknown(package: ModuleType, name: str, kind: str) -> str:
-    known = names(package)
+def unknown(known: Sequence[str], name: str, kind: str) -> str:
+    """The sentence that refuses a name, with the nearest that there is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f", did you mean {close[0]!r}?" if close else ""
     return f"no {kind} is called {name!r}{hint} (there are: {', '.join(known)})"

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from rainhill.compression import Encoding
 from rainhill.config import Name, Section, read_toml
 
 Positive = Annotated[float, Field(gt=0)]
@@ -49,6 +50,18 @@ class LoraSection(Section):
     """Adapt only the last so many blocks; what comes before is computed once per image and kept. All blocks where not given."""
     head: Literal["shared", "frozen"] = "shared"
     """Whether the classification head travels with the adapter, or stays as the base has it."""
+    init: Literal["random", "orthonormal", "principal", "gradient"] = "random"
+    """Where A begins: drawn; drawn and made orthonormal; along the leading directions of the base's weights, or of its gradient on public
+    patients (in simulation those of the hospital in `source/`)."""
+    ranks: dict[Name, Annotated[int, Field(ge=1)]] = {}
+    """Site -> a lower rank than `rank`, for a hospital with a smaller machine. All share the scale alpha / rank, so products compare."""
+
+    @model_validator(mode="after")
+    def _no_rank_above(self) -> "LoraSection":
+        for site, rank in self.ranks.items():
+            if rank > self.rank:
+                raise ValueError(f"ranks: {site} = {rank} is above rank = {self.rank}")
+        return self
 
     @property
     def scale(self) -> float:
@@ -106,8 +119,45 @@ class AugmentationSection(Section):
     """Share of the range from black to white."""
 
 
+class PartSection(PluginSection):
+    """A plug-in by its name alone, or a table of its name and its fields."""
+
+    name: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+Weights = Literal["equal", "capped", "patients"]
+
+
+class CompressionSection(Section):
+    """How the tensors of an update cross; what is lost is sent with the next round's, unless `error_feedback` is off."""
+
+    encoding: Encoding = "float32"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Of a tensor's entries that `top_k` sends."""
+    error_feedback: bool = True
+
+
 class StrategySection(PluginSection):
+    """How updates become the next adapter. Further keys are the fields of the rule."""
+
     rule: Name
+    weights: Weights = "equal"
+    """Equal by default: weights by size favour the large site, and a patient count is a release of its own."""
+    cap: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """With `weights = "capped"`: by patients, but none above this share."""
+    server_optimizer: PartSection | None = None
+    robust: PartSection | None = None
+    personal: PartSection = PartSection(name="dual")
+
+    def described(self) -> str:
+        """Its names joined by `+`, such as `alternating+fedprox`; the usual `dual` goes without saying."""
+        parts = [self.rule, *(part.name for part in (self.server_optimizer, self.robust, self.personal) if part is not None)]
+        return "+".join(part for part in parts if part != "dual")
 
 
 class EvaluationSection(Section):
@@ -130,6 +180,7 @@ class Recipe(Section):
     rounds: RoundsSection
     private: PrivateSection
     augmentation: AugmentationSection = AugmentationSection()
+    compression: CompressionSection = CompressionSection()
     evaluation: EvaluationSection = EvaluationSection()
 
     @field_validator("sites")

@@ -5,13 +5,16 @@ What arrives is checked here and nowhere else: kind, version, names, shapes, dty
 
 import json
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from rainhill.adapter import Adapter, check_shapes
+from rainhill.adapter import Adapter, Array, check_shapes
+from rainhill.compression import Encoding, pack, unpack
 from rainhill.config import Section
 from rainhill.errors import ProtocolError
 from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, Update
@@ -19,11 +22,12 @@ from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, Upda
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-VERSION = 1
+VERSION = 2
 _HEADER = "rainhill"
 _RECORD = "rainhill"
 _CORRECTION = "correction/"
 _ADAPTER = "adapter/"
+_VARIATE = "variate/"
 
 
 class _PlanHeader(Section):
@@ -36,6 +40,11 @@ class _PlanHeader(Section):
     train: tuple[Factor, ...]
     send: tuple[Factor, ...]
     mu: float
+    keep: tuple[str, ...]
+    alternate: bool
+    variate: bool
+    kept_first: int
+    choices: int
 
 
 class _EvaluationHeader(Section):
@@ -53,6 +62,9 @@ class _UpdateHeader(Section):
     steps: int
     loss: float
     epsilon: float | None
+    encoding: Encoding
+    share: float
+    choice: int
     evaluation: _EvaluationHeader | None
 
 
@@ -75,20 +87,40 @@ def plan_to_bytes(plan: Plan) -> bytes:
         train=tuple(sorted(rule.train)),
         send=tuple(sorted(rule.send)),
         mu=rule.mu,
+        keep=rule.keep,
+        alternate=rule.alternate,
+        variate=rule.variate,
+        kept_first=rule.kept_first,
+        choices=len(plan.choices),
     )
     arrays = {_ADAPTER + name: array for name, array in plan.adapter.items()}
+    for number, choice in enumerate(plan.choices, start=1):
+        arrays |= {_choice(number) + name: array for name, array in choice.items()}
     if rule.correction is not None:
         arrays |= {_CORRECTION + name: array for name, array in rule.correction.items()}
     return _to_bytes(header, arrays)
 
 
 def plan_from_bytes(blob: bytes) -> Plan:
-    header, arrays = _from_bytes(blob, _PlanHeader)
+    header, packed = _from_bytes(blob, _PlanHeader)
+    arrays = Adapter(packed)
     adapter = _named(arrays, _ADAPTER)
     correction = _named(arrays, _CORRECTION)
     _check_tensors(adapter, {name: array.shape for name, array in adapter.items()})
-    rule = LocalRule(train=frozenset(header.train), send=frozenset(header.send), mu=header.mu, correction=correction or None)
-    return Plan(run=header.run, recipe=header.recipe, round=header.round, site=header.site, adapter=adapter, rule=rule)
+    rule = LocalRule(
+        train=frozenset(header.train),
+        send=frozenset(header.send),
+        mu=header.mu,
+        keep=header.keep,
+        alternate=header.alternate,
+        variate=header.variate,
+        kept_first=header.kept_first,
+        correction=correction or None,
+    )
+    choices = tuple(_named(arrays, _choice(number)) for number in range(1, header.choices + 1))
+    for choice in choices:
+        _check_tensors(choice, {name: array.shape for name, array in adapter.items()})
+    return Plan(run=header.run, recipe=header.recipe, round=header.round, site=header.site, adapter=adapter, rule=rule, choices=choices)
 
 
 def answer_to_bytes(answer: Update | Refusal) -> bytes:
@@ -103,9 +135,13 @@ def answer_to_bytes(answer: Update | Refusal) -> bytes:
         steps=answer.steps,
         loss=_finite(answer.loss, f"{answer.site}: loss"),
         epsilon=answer.epsilon,
+        encoding=answer.encoding,
+        share=answer.share,
+        choice=answer.choice,
         evaluation=evaluation and _EvaluationHeader(patients=evaluation.patients, metrics=dict(evaluation.metrics)),
     )
-    return _to_bytes(header, dict(answer.delta))
+    variate = {_VARIATE + name: array for name, array in (answer.variate or {}).items()}
+    return _to_bytes(header, pack(answer.delta, answer.encoding, share=answer.share) | variate)
 
 
 def answer_from_bytes(blob: bytes) -> Update | Refusal:
@@ -113,29 +149,37 @@ def answer_from_bytes(blob: bytes) -> Update | Refusal:
     if _kind(blob) == "refusal":
         refusal, _ = _from_bytes(blob, _RefusalHeader)
         return Refusal(run=refusal.run, round=refusal.round, site=refusal.site, reason=refusal.reason)
-    header, arrays = _from_bytes(blob, _UpdateHeader)
+    header, packed = _from_bytes(blob, _UpdateHeader)
+    arrays = unpack(packed)
     evaluation = header.evaluation
     return Update(
         run=header.run,
         round=header.round,
         site=header.site,
-        delta=Adapter(arrays),
+        delta=arrays.only(lambda name: not name.startswith(_VARIATE)),
+        variate=_named(arrays, _VARIATE) or None,
         patients=header.patients,
         steps=header.steps,
         loss=header.loss,
         epsilon=header.epsilon,
+        encoding=header.encoding,
+        share=header.share,
+        choice=header.choice,
         evaluation=evaluation and Evaluation(patients=evaluation.patients, metrics=evaluation.metrics),
     )
 
 
-def check_answer(answer: Update | Refusal, plan: Plan) -> None:
-    """Raises ProtocolError unless the answer is one to this plan, with exactly the tensors it asked for."""
-    for what, got, expected in (("run", answer.run, plan.run), ("round", answer.round, plan.round), ("site", answer.site, plan.site)):
-        if got != expected:
-            raise ProtocolError(f"{plan.site}: answer is for {what} {got!r}, asked was {expected!r}")
+def check_answer(answer: Update | Refusal, plan: Plan, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises ProtocolError unless the answer is one to this plan, with exactly the tensors of these names and shapes."""
+    for what, got, asked in (("run", answer.run, plan.run), ("round", answer.round, plan.round), ("site", answer.site, plan.site)):
+        if got != asked:
+            raise ProtocolError(f"{plan.site}: answer is for {what} {got!r}, asked was {asked!r}")
     if isinstance(answer, Update):
-        expected_shapes = {name: array.shape for name, array in plan.adapter.items() if plan.rule.sends(name)}
-        _check_tensors(answer.delta, expected_shapes)
+        _check_tensors(answer.delta, expected)
+        variate = {name: array.shape for name, array in plan.adapter.items() if plan.rule.variate and plan.rule.sends(name)}
+        _check_tensors(answer.variate or Adapter({}), variate)
+        if not 0 <= answer.choice <= len(plan.choices):
+            raise ProtocolError(f"{plan.site}: choice {answer.choice} is not one of 0 to {len(plan.choices)}")
         if answer.patients < 1:
             raise ProtocolError(f"{plan.site}: patients {answer.patients} is not at least 1")
 
@@ -178,7 +222,7 @@ def _kind(blob: bytes) -> object:
     return _raw_header(blob).get("kind")
 
 
-def _from_bytes(blob: bytes, model: type[Any]) -> tuple[Any, Adapter]:
+def _from_bytes(blob: bytes, model: type[Any]) -> tuple[Any, dict[str, Array]]:
     raw = _raw_header(blob)
     try:
         header = model.model_validate(raw)
@@ -186,14 +230,21 @@ def _from_bytes(blob: bytes, model: type[Any]) -> tuple[Any, Adapter]:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ProtocolError(f"message header, {key} = {first['input']!r}: {first['msg']}") from error
-    return header, Adapter.from_bytes(blob)
+    try:
+        return header, load(blob)
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise ProtocolError(f"not a safetensors message: {error}") from error
+
+
+def _choice(number: int) -> str:
+    return f"choice-{number}/"
 
 
 def _named(arrays: Adapter, prefix: str) -> Adapter:
     return Adapter({name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)})
 
 
-def _check_tensors(adapter: Adapter, expected: dict[str, tuple[int, ...]]) -> None:
+def _check_tensors(adapter: Adapter, expected: Mapping[str, tuple[int, ...]]) -> None:
     check_shapes(adapter, expected)
     for name, array in adapter.items():
         if array.dtype != np.float32:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors.numpy import save as to_safetensors
 
 from rainhill.adapter import Adapter, Array
 from rainhill.errors import CheckpointError
+from rainhill.files import write_whole
 from rainhill.messages import RoundRecord
 from strategies import State
 
@@ -84,26 +84,6 @@ def load(path: Path) -> Checkpoint:
         )
     except (SafetensorError, OSError, KeyError, ValueError, ValidationError) as error:
         raise CheckpointError(f"{path}: is not a checkpoint: {error}") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` in one step, on disk before it returns; what was there stays until then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def path_of(folder: Path, number: int) -> Path:

@@ -12,7 +12,7 @@ from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
 from rainhill.recipe import Recipe
 from server import checkpoint
 from server.checkpoint import Checkpoint
-from strategies import Rule
+from strategies import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ Collect = Callable[[Mapping[SiteId, Plan]], Iterable[Update | Refusal]]
 
 def run_rounds(
     recipe: Recipe,
-    rule: Rule,
+    strategy: Strategy,
     adapter: Adapter,
     *,
     run: str,
@@ -37,30 +37,39 @@ def run_rounds(
     Raises QuorumError when a round had too few valid updates: what was finished before is kept.
     """
     latest = checkpoint.latest(folder, recipe=recipe.sha256, run=run)
-    done = latest or Checkpoint(recipe=recipe.sha256, run=run, adapter=adapter, state=rule.init(adapter), history=())
+    done = latest or Checkpoint(recipe=recipe.sha256, run=run, adapter=adapter, state=strategy.init(adapter), history=())
     while done.state.round < recipe.rounds.count:
-        done = _one_round(done, recipe=recipe, rule=rule, sites=sites, collect=collect)
+        done = _one_round(done, recipe=recipe, strategy=strategy, sites=sites, collect=collect)
         checkpoint.save(folder, done)
         if on_round is not None:
             on_round(done.history[-1])
     return done
 
 
-def _one_round(done: Checkpoint, *, recipe: Recipe, rule: Rule, sites: Sequence[SiteId], collect: Collect) -> Checkpoint:
+def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: Sequence[SiteId], collect: Collect) -> Checkpoint:
     started = time.monotonic()
     number = done.state.round + 1
-    plans = {
-        site: Plan(run=done.run, recipe=recipe.sha256, round=number, site=site, adapter=done.adapter, rule=rule.local(done.state, site))
-        for site in sites
-    }
-    updates, refused = _gather(plans, collect)
-    if len(updates) < recipe.rounds.quorum:
+    plans = {}
+    for site in sites:
+        sent = strategy.down(done.adapter, done.state, site)
+        plans[site] = Plan(
+            run=done.run,
+            recipe=recipe.sha256,
+            round=number,
+            site=site,
+            adapter=sent,
+            rule=strategy.local(sent, done.state, site),
+            choices=strategy.choices(done.adapter, done.state, site),
+        )
+    updates, refused = _gather(plans, collect, strategy)
+    quorum = max(recipe.rounds.quorum, strategy.min_sites())
+    if len(updates) < quorum:
         reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
         raise QuorumError(
-            f"round {number}: {len(updates)} of {len(sites)} sites gave an update, the quorum is {recipe.rounds.quorum}"
+            f"round {number}: {len(updates)} of {len(sites)} sites gave an update, the quorum is {quorum}"
             + (f" ({reasons})" if reasons else "")
         )
-    adapter, state = rule.step(done.adapter, updates, done.state)
+    adapter, state = strategy.step(done.adapter, updates, done.state)
     record = RoundRecord(
         round=number,
         asked=tuple(sites),
@@ -77,7 +86,7 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, rule: Rule, sites: Sequence[
     return Checkpoint(recipe=done.recipe, run=done.run, adapter=adapter, state=state, history=(*done.history, record))
 
 
-def _gather(plans: Mapping[SiteId, Plan], collect: Collect) -> tuple[list[Update], dict[SiteId, str]]:
+def _gather(plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy) -> tuple[list[Update], dict[SiteId, str]]:
     """Valid updates in the order of their sites, and why each other site has none."""
     updates: dict[SiteId, Update] = {}
     refused: dict[SiteId, str] = {}
@@ -91,7 +100,7 @@ def _gather(plans: Mapping[SiteId, Plan], collect: Collect) -> tuple[list[Update
             refused[site] = answer.reason
         else:
             try:
-                wire.check_answer(answer, plans[site])
+                wire.check_answer(answer, plans[site], strategy.uplink(plans[site].adapter, plans[site].rule))
                 updates[site] = answer
             except ProtocolError as error:
                 refused[site] = str(error)

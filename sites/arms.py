@@ -1,6 +1,6 @@
 """The five arms that are compared, each with the same number of training steps: base, local, shared, private, pooled."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from client.training import features, lora
-from client.training.answer import LocalData, site_seed
+from client.training.answer import LocalData, own_view, site_seed
 from client.training.features import logits
 from client.training.fit import fit
+from client.training.memory import Memory
 from client.training.metrics import validation
 from client.training.personal import Private, load_private, personalise
 from rainhill.adapter import Adapter
@@ -22,7 +23,7 @@ from server.checkpoint import Checkpoint
 from server.rounds import Collect, run_rounds
 from sites.bench import Bench, SiteData
 from sites.inline import collect_inline
-from strategies import Rule
+from strategies import Strategy
 from strategies.fedavg import FedAvg
 
 Arm = Literal["base", "local", "shared", "private", "pooled"]
@@ -43,14 +44,12 @@ class Trained:
     history: Mapping[str, tuple[RoundRecord, ...]] = field(default_factory=dict)
 
 
-def train_shared(
-    bench: Bench, rule: Rule, first: Adapter, *, sites: list[SiteId], collect: Collect, folder: Path, on_round: OnRound
-) -> Checkpoint:
+def train_shared(bench: Bench, first: Adapter, *, sites: list[SiteId], collect: Collect, folder: Path, on_round: OnRound) -> Checkpoint:
     """The federation itself."""
     return run_rounds(
         bench.recipe,
-        rule,
-        first,
+        bench.strategy,
+        bench.strategy.first(first),
         run=bench.recipe.name,
         sites=sites,
         collect=collect,
@@ -64,15 +63,15 @@ def train_local(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *
     adapters: dict[str, Adapter] = {}
     private: dict[str, Private] = {}
     history: dict[str, tuple[RoundRecord, ...]] = {}
-    alone = replace(bench, recipe=_for_one(bench.recipe, times=1))
+    alone = replace(bench, recipe=_for_one(bench.recipe, times=1), strategy=Strategy(rule=FedAvg(), ranks=bench.strategy.ranks))
     for site, own in data.items():
         done = run_rounds(
             alone.recipe,
-            FedAvg(),
+            alone.strategy,
             first,
             run=f"{bench.recipe.name}/local/{site}",
             sites=[site],
-            collect=collect_inline(alone, {site: own}),
+            collect=collect_inline(alone, {site: own}, memory_of(folder, "local")),
             folder=folder / "local" / site,
             on_round=lambda record, site=site: on_round(f"local/{site}", record),  # type: ignore[misc]
         )
@@ -81,26 +80,44 @@ def train_local(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *
     return Trained(adapters=adapters, private=private, history=history)
 
 
-def train_private(bench: Bench, shared: Adapter, data: Mapping[SiteId, SiteData]) -> dict[SiteId, Private]:
-    """What each site adds to the shared adapter for itself."""
+def train_private(bench: Bench, shared: Mapping[SiteId, Adapter], data: Mapping[SiteId, SiteData]) -> dict[SiteId, Private]:
+    """What each site adds to the shared adapter, as `own_views` has it there, for itself."""
     return {
-        site: personalise(shared, site=site, recipe=bench.recipe, net=bench.net, task=bench.task, data=own) for site, own in data.items()
+        site: personalise(
+            shared[site], site=site, recipe=bench.recipe, net=bench.net, task=bench.task, data=own, mode=bench.strategy.personal
+        )
+        for site, own in data.items()
     }
+
+
+def own_views(bench: Bench, shared: Checkpoint, sites: Iterable[SiteId], *, folder: Path) -> dict[SiteId, Adapter]:
+    """The shared adapter as each site has it after the last round: with the tensors that its strategy lets it keep, at its own rank."""
+    views = {}
+    for site in sites:
+        sent = bench.strategy.final(shared.adapter, shared.state, site)
+        rule = bench.strategy.local(sent, shared.state, site)
+        views[site] = own_view(sent, rule, Memory(memory_of(folder, "shared") / site), shared.state.round + 1)
+    return views
+
+
+def memory_of(folder: Path, arm: Arm) -> Path:
+    """Where, in the folder of a run's checkpoints, each site has a folder of its own for what it keeps and never sends."""
+    return folder / "memory" / arm
 
 
 def train_pooled(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *, folder: Path, on_round: OnRound) -> Adapter:
     """The upper bound that the real world forbids: all patients in one place, each step as large as all sites' steps together."""
-    together = replace(bench, recipe=_for_one(bench.recipe, times=len(data)))
+    together = replace(bench, recipe=_for_one(bench.recipe, times=len(data)), strategy=Strategy(rule=FedAvg()))
     pooled = LocalData(
         train=features.concatenate([own.train for own in data.values()]), val=features.concatenate([own.val for own in data.values()])
     )
     done = run_rounds(
         together.recipe,
-        FedAvg(),
+        together.strategy,
         first,
         run=f"{bench.recipe.name}/{POOLED}",
         sites=[POOLED],
-        collect=collect_inline(together, {POOLED: pooled}),
+        collect=collect_inline(together, {POOLED: pooled}, memory_of(folder, "pooled")),
         folder=folder / POOLED,
         on_round=lambda record: on_round(POOLED, record),
     )

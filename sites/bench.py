@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import strategies
 from client import models, tasks
 from client.data import cohort
 from client.data.cohort import Cohort
@@ -11,16 +12,19 @@ from client.tasks import Task
 from client.training import features, lora
 from client.training.answer import LocalData, site_seed
 from client.training.features import Features
+from client.training.start import begin
 from rainhill.adapter import Adapter
-from rainhill.errors import DataError
+from rainhill.errors import ConfigError, DataError
 from rainhill.recipe import Recipe
 from sites import hospital
 from sites.consortium import Site
+from strategies import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     recipe: Recipe
+    strategy: Strategy
     task: Task
     net: Net
     modules: list[str]
@@ -43,14 +47,22 @@ def open_bench(recipe: Recipe, folder: Path) -> Bench:
     modules = lora.attach(net, name=lora.SHARED, pattern=pattern, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
     lora.attach(net, name=lora.PRIVATE, pattern=pattern, rank=recipe.private.rank, alpha=recipe.private.alpha)
     lora.activate(net, [lora.SHARED])
-    return Bench(recipe=recipe, task=task, net=net, modules=modules)
+    return Bench(recipe=recipe, strategy=strategies.from_recipe(recipe), task=task, net=net, modules=modules)
 
 
-def first_adapter(bench: Bench) -> Adapter:
-    """What round 1 starts from: drawn from the recipe's seed, the same for every site and arm; it changes nothing yet."""
-    with_head = bench.recipe.lora.head == "shared"
-    lora.write_adapter(bench.net, lora.draw(bench.net, name=lora.SHARED, with_head=False, seed=bench.recipe.seed), name=lora.SHARED)
-    return lora.read_adapter(bench.net, name=lora.SHARED, with_head=with_head)
+def first_adapter(bench: Bench, public: SiteData | None = None) -> Adapter:
+    """What round 1 starts from: drawn from the recipe's seed, the same for every site and arm; it changes nothing yet.
+
+    Raises ConfigError where A is to follow the gradient of public patients, and there are none.
+    """
+    recipe = bench.recipe
+    with_head = recipe.lora.head == "shared"
+    if recipe.lora.init == "gradient" and public is None:
+        raise ConfigError(f"recipe {recipe.name}: lora.init = 'gradient' needs a public hospital in source/, there is none")
+    drawn = begin(bench.net, recipe.lora, seed=recipe.seed, task=bench.task, public=public.train if public else None)
+    lora.write_adapter(bench.net, drawn, name=lora.SHARED)
+    adapter = lora.read_adapter(bench.net, name=lora.SHARED, with_head=with_head)
+    return adapter.replace(lora.read_norms(bench.net)) if bench.strategy.personal.trains_norms else adapter
 
 
 def open_cohort(bench: Bench, site: Site, cache: Path) -> Cohort:

@@ -39,9 +39,22 @@ RECIPES = HERE / "recipes"
     metavar="RUN",
     help="Go on with the run in this folder, from its last finished round.",
 )
+@click.option(
+    "--compare",
+    metavar="A,B,...",
+    help="Compare strategies, each NAME or NAMES joined by + (`rainhill strategies` lists them), on the same sites and seeds.",
+)
+@click.option("--seeds", metavar="N,N,...", help="With --compare: as many runs of each.  [default: the recipe's own seed]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for everything the run leaves behind.  [default: runs/NAME-SEED]")
 def simulate(
-    recipe: str | None, sites_folder: Path | None, engine: Engine | None, seed: int | None, resume: Path | None, out: Path | None
+    recipe: str | None,
+    sites_folder: Path | None,
+    engine: Engine | None,
+    seed: int | None,
+    resume: Path | None,
+    compare: str | None,
+    seeds: str | None,
+    out: Path | None,
 ) -> None:
     """Simulate a consortium of hospitals on this machine.
 
@@ -55,6 +68,13 @@ def simulate(
         from sites.consortium import find_sites
         from sites.runs import Run, new_folder, resumed
 
+    if compare is not None:
+        if resume is not None or seed is not None or engine is not None:
+            raise ConfigError("--compare takes --seeds, and goes on by itself in its --out: give no --resume, --engine or --seed with it")
+        _compare(recipe or "demo", compare, seeds, sites_folder or HERE, out)
+        return
+    if seeds is not None:
+        raise ConfigError("--seeds goes with --compare; one run takes --seed")
     if resume is not None:
         if recipe or sites_folder or seed is not None or out:
             raise ConfigError("--resume goes on with a run as it began: give no RECIPE, --sites, --seed or --out with it")
@@ -69,11 +89,13 @@ def simulate(
             engine=engine or "inline",
         )
     # What is wrong with a file is told before torch is imported, which takes seconds.
-    strategies.from_section(run.recipe.strategy)
-    find_sites(run.recipe, run.sites_folder)
+    strategy = strategies.from_recipe(run.recipe)
+    asked = find_sites(run.recipe, run.sites_folder)
+    strategies.refuse_few(strategy, len(asked), f"recipe {run.recipe.name}")
 
     with stops_at_once():
         from sites.simulate import simulate as simulate_run
+        from sites.tables import print_run
 
     try:
         with _Bar(Console(stderr=True)) as progress:
@@ -82,8 +104,53 @@ def simulate(
         raise ConfigError(
             f"stopped; go on with: rainhill simulate --resume {run.folder}" if run.begun else "stopped before anything was trained"
         ) from None
-    _print_table(Console(), document)
+    print_run(Console(), document)
     click.echo(f"{run.folder / 'report.html'}")
+
+
+def _compare(name: str, names: str, seeds: str | None, sites_folder: Path, out: Path | None) -> None:
+    import strategies
+
+    with stops_at_once():
+        from rich.console import Console
+
+        from sites.compare import compare, entrants
+        from sites.consortium import find_sites
+        from sites.tables import print_comparison
+
+    recipe, path = _read(name, None)
+    asked = entrants(names, recipe)
+    count = len(find_sites(recipe, sites_folder))
+    for one in asked:
+        strategies.refuse_few(strategies.from_recipe(recipe.model_copy(update={"strategy": one.section})), count, f"--compare {one.name}")
+    chosen = _seeds(seeds) if seeds else [recipe.seed]
+    folder = out or Path("runs") / f"{recipe.name}-compare"
+    try:
+        with _Bar(Console(stderr=True)) as progress:
+            document = compare(
+                recipe,
+                asked,
+                recipe_folder=path.parent,
+                sites_folder=sites_folder,
+                seeds=chosen,
+                out=folder,
+                cache=cache_folder(),
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        raise ConfigError(f"stopped; the same command with --out {folder} goes on from the last finished round") from None
+    print_comparison(Console(), document)
+    click.echo(f"{folder / 'comparison.png'}")
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(one) for one in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text!r}: expected numbers separated by commas, such as 0,1,2") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {text!r}: expected different numbers from 0 up")
+    return seeds
 
 
 def cache_folder() -> Path:
@@ -142,54 +209,3 @@ class _Bar:
 
     def step(self, what: str) -> None:
         self._bar.update(self._task, advance=1, description=what)
-
-
-def _print_table(console: Console, document: dict[str, Any]) -> None:
-    """Mean AUROC of every hospital and arm, narrow enough for 80 columns."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    arms = ("base", "local", "shared", "private", "pooled")
-    table = Table(
-        title=escape(document["title"] or document["name"]), title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
-    )
-    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=21)
-    for heading in (*arms, "gap"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
-    table.add_column("verdict", no_wrap=True, min_width=len("no different"))
-    source = document["source"]
-    if source and "auroc" in source:
-        table.add_row(escape(source["title"]), _value(source), *[""] * len(arms), "source", style="dim")
-    colours = {"better": "green", "worse": "red"}
-    for site in document["sites"].values():
-        verdict = site["verdict"]
-        table.add_row(
-            escape(site["title"]),
-            *(_value(site[arm]) for arm in arms),
-            _percent(site["recovered"]),
-            f"[{colours.get(verdict, 'default')}]{verdict}[/]",
-        )
-    means = document["consortium"]
-    table.add_section()
-    cells = (f"{means[arm]:.3f}" if means[arm] is not None else "-" for arm in arms)
-    table.add_row("mean over hospitals", *cells, _percent(means["recovered"]), "", style="bold")
-    console.print(table)
-    console.print(
-        "base: as it arrived. local: each alone. shared: federated. private: federated, then its own part. "
-        "pooled: all films in one place, which the real world forbids. gap: share of base to pooled that private closed.",
-        style="dim",
-    )
-    kib, ratio = document["bytes_per_site_round"] / 1024, document["bytes_ratio"]
-    console.print(
-        f"{kib:.0f} KiB crossed per site and round, {ratio:.1f} times less than the whole model would take; "
-        f"{document['seconds']:.0f} s, {document['peak_rss_mb'] / 1000:.1f} GB; no differential privacy in this run"
-    )
-
-
-def _value(arm: dict[str, Any]) -> str:
-    return f"{arm['auroc']['value']:.3f}" if "auroc" in arm else "-"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"

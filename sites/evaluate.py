@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from client.training import lora, metrics
 from client.training.answer import site_seed
 from client.training.features import Features, logits
-from client.training.metrics import Scored
+from client.training.metrics import Measured, Scored
+from client.training.personal import Private
 from rainhill.adapter import Adapter, Array
+from rainhill.errors import DataError
 from rainhill.messages import SiteId
 from sites.arms import Arm, Trained, private_part
 from sites.bench import Bench, SiteData
@@ -26,19 +28,31 @@ class Measurements:
 
 
 def measure(
-    bench: Bench, data: Mapping[SiteId, SiteData], *, first: Adapter, local: Trained, shared: Adapter, private: Trained, pooled: Adapter
+    bench: Bench,
+    data: Mapping[SiteId, SiteData],
+    *,
+    first: Adapter,
+    local: Trained,
+    shared: Mapping[SiteId, Adapter],
+    private: Trained,
+    pooled: Adapter,
 ) -> Measurements:
+    """`shared` is the federated adapter as each site has it."""
     arms: dict[SiteId, dict[Arm, Scored]] = {site: {} for site in data}
     cross: dict[str, dict[SiteId, float]] = {}
-    common: dict[Arm, Adapter] = {"base": first, "shared": shared, "pooled": pooled}
-    for arm, adapter in common.items():
-        lora.write_adapter(bench.net, adapter, name=lora.SHARED)
+    common: dict[Arm, Mapping[SiteId, Adapter]] = {
+        "base": dict.fromkeys(data, first),
+        "shared": shared,
+        "pooled": dict.fromkeys(data, pooled),
+    }
+    for arm, adapters in common.items():
         cross[arm] = {}
         for site, own in data.items():
+            lora.write_adapter(bench.net, adapters[site], name=lora.SHARED)
             arms[site][arm] = _scored(bench, own.test, logits(bench.net, own.test.hidden), site)
             cross[arm][site] = _mean_auroc(arms[site][arm])
     for site, own in data.items():
-        with private_part(bench, shared, private.private[site]) as temperature:
+        with private_part(bench, shared[site], private.private[site]) as temperature:
             arms[site]["private"] = _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
         with private_part(bench, local.adapters[site], local.private[site]) as temperature:
             arms[site]["local"] = _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
@@ -54,6 +68,20 @@ def score_base(bench: Bench, own: SiteData, first: Adapter) -> Scored:
     """The base model as it came, at the hospital it was trained at."""
     lora.write_adapter(bench.net, first, name=lora.SHARED)
     return _scored(bench, own.test, logits(bench.net, own.test.hidden), own.cohort.site)
+
+
+def auroc_of(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Measured:
+    """Mean AUROC of a site's test patients by the adapter, with the site's private part where there is one."""
+    if private is None:
+        lora.write_adapter(bench.net, adapter, name=lora.SHARED)
+        values = logits(bench.net, own.test.hidden)
+    else:
+        with private_part(bench, adapter, private) as temperature:
+            values = logits(bench.net, own.test.hidden) / temperature
+    means = _scored(bench, own.test, values, own.cohort.site).means
+    if not means:
+        raise DataError(f"{own.cohort.site}: no finding has enough test images of both classes to be compared")
+    return means["auroc"]
 
 
 def _scored(bench: Bench, test: Features, values: Array, site: SiteId) -> Scored:

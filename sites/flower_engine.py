@@ -30,6 +30,8 @@ class Workshop:
     recipe_folder: Path
     sites_folder: Path
     cache: Path
+    memory: Path
+    """Folder in which each site keeps its own of a run; the same for all workers."""
     sites: tuple[SiteId, ...]
     threads: int
     """torch threads of one fit; the same number gives the same sums as the inline engine."""
@@ -87,9 +89,18 @@ def _ray_arguments() -> Any:
 
 def _answer(workshop: Workshop, plan: Plan) -> Update | Refusal:
     from client.training.answer import answer
+    from client.training.memory import Memory
 
     bench = _bench(workshop)
-    return answer(plan, recipe=bench.recipe, net=bench.net, task=bench.task, data=_site(workshop, plan.site))
+    return answer(
+        plan,
+        recipe=bench.recipe,
+        strategy=bench.strategy,
+        net=bench.net,
+        task=bench.task,
+        data=_site(workshop, plan.site),
+        memory=Memory(workshop.memory / plan.site),
+    )
 
 
 @lru_cache(maxsize=1)

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from rainhill.config import Section, parse
 from rainhill.errors import ConfigError
+from rainhill.files import write_whole
 from rainhill.messages import SiteId
 from rainhill.recipe import Recipe
-from server.checkpoint import write_whole
 from sites import consortium
 
 Engine = Literal["inline", "flower"]

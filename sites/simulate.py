@@ -10,14 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-import strategies
 from client.training import lora
 from client.training.features import logits
 from client.training.metrics import validation
 from rainhill.adapter import Adapter
 from rainhill.errors import ConfigError
+from rainhill.files import write_whole
 from rainhill.messages import RoundRecord, SiteId
-from server.checkpoint import Checkpoint, write_whole
+from server.checkpoint import Checkpoint
 from server.rounds import Collect
 from sites import arms, consortium, results
 from sites.arms import Trained
@@ -59,16 +59,15 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
     clock = Clock()
     started = time.monotonic()
     recipe = run.recipe
-    rule = strategies.from_section(recipe.strategy)
     bench = open_bench(recipe, run.recipe_folder)
     sites = consortium.find_sites(recipe, run.sites_folder)
     source = consortium.find_source(run.sites_folder)
     progress.start(total=len(sites) + (source is not None) + (len(sites) + 2) * recipe.rounds.count + 2)
 
-    first = first_adapter(bench)
     with clock.phase("data"):
         data = _open_sites(bench, sites, cache, progress)
         origin = _open_sites(bench, [source] if source else [], cache, progress)
+    first = first_adapter(bench, origin[source.name] if source else None)
     _each_output_is_labelled(bench, data)
     # Only now: a site that cannot be opened leaves no half-begun run behind.
     run.begin({site: own.cohort.fingerprint() for site, own in data.items()})
@@ -77,18 +76,19 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
         progress.step(f"{arm}, round {record.round} of {recipe.rounds.count}")
 
     with clock.phase("shared"):
-        shared = _federate(run, bench, rule, first, sites, data, cache, on_round)
+        shared = _federate(run, bench, first, sites, data, cache, on_round)
+        views = arms.own_views(bench, shared, data, folder=run.checkpoints)
     with clock.phase("local"):
         local = arms.train_local(bench, first, data, folder=run.checkpoints, on_round=on_round)
     with clock.phase("pooled"):
         pooled = arms.train_pooled(bench, first, data, folder=run.checkpoints, on_round=on_round)
     with clock.phase("private"):
         progress.step("private part of each site")
-        private = Trained(adapters={}, private=arms.train_private(bench, shared.adapter, data))
+        private = Trained(adapters={}, private=arms.train_private(bench, views, data))
     with clock.phase("evaluation"):
         progress.step("evaluation")
-        found = measure(bench, data, first=first, local=local, shared=shared.adapter, private=private, pooled=pooled)
-        entries = _site_entries(bench, sites, data, found, shared, local, private)
+        found = measure(bench, data, first=first, local=local, shared=views, private=private, pooled=pooled)
+        entries = _site_entries(bench, sites, data, found, shared, views, local, private)
         base_at_home = _source_entry(bench, source, origin, first)
 
     fingerprints = _write_adapters(run.folder / "adapters", shared=shared.adapter, pooled=pooled, local=local, private=private)
@@ -132,7 +132,6 @@ def _each_output_is_labelled(bench: Bench, data: Mapping[SiteId, SiteData]) -> N
 def _federate(
     run: Run,
     bench: Bench,
-    rule: strategies.Rule,
     first: Adapter,
     sites: list[Site],
     data: Mapping[SiteId, SiteData],
@@ -142,10 +141,10 @@ def _federate(
     names = [site.name for site in sites]
 
     def rounds(collect: Collect) -> Checkpoint:
-        return arms.train_shared(bench, rule, first, sites=names, collect=collect, folder=run.checkpoints, on_round=on_round)
+        return arms.train_shared(bench, first, sites=names, collect=collect, folder=run.checkpoints, on_round=on_round)
 
     if run.engine == "inline":
-        return rounds(collect_inline(bench, data))
+        return rounds(collect_inline(bench, data, arms.memory_of(run.checkpoints, "shared")))
     from sites.flower_engine import Workshop, run_on_flower
 
     workshop = Workshop(
@@ -153,6 +152,7 @@ def _federate(
         recipe_folder=run.recipe_folder,
         sites_folder=run.sites_folder,
         cache=cache,
+        memory=arms.memory_of(run.checkpoints, "shared").resolve(),
         sites=tuple(names),
         threads=threads(),
     )
@@ -171,13 +171,14 @@ def _site_entries(
     data: Mapping[SiteId, SiteData],
     found: Measurements,
     shared: Checkpoint,
+    views: Mapping[SiteId, Adapter],
     local: Trained,
     private: Trained,
 ) -> dict[SiteId, dict[str, Any]]:
     entries = {}
     for site in sites:
         own, name = data[site.name], site.name
-        ends = {"shared": (shared.adapter, shared.history), "local": (local.adapters[name], local.history[name])}
+        ends = {"shared": (views[name], shared.history), "local": (local.adapters[name], local.history[name])}
         entries[name] = results.site_results(
             site,
             own,
@@ -211,7 +212,7 @@ def _what_was_run(run: Run, bench: Bench) -> dict[str, Any]:
         "seed": recipe.seed,
         "engine": run.engine,
         "task": recipe.task.name,
-        "strategy": recipe.strategy.rule,
+        "strategy": recipe.strategy.described(),
         "outputs": list(bench.task.outputs),
         "base": {
             "model": recipe.base.model,

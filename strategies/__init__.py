@@ -1,14 +1,87 @@
-"""How site updates become the next adapter: pure numpy, one file per rule."""
+"""How site updates become the next adapter: pure numpy, one file per rule, optimiser and robust rule."""
 
-import strategies as _package
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import strategies as _rules
 from rainhill import config, plugins
-from rainhill.recipe import StrategySection
-from strategies._rule import Rule, State
+from rainhill.errors import ConfigError
+from rainhill.messages import SiteId
+from rainhill.recipe import PartSection, Recipe, StrategySection
+from strategies import optimizers, personal, robust
+from strategies._rule import Move, Rule, State, Traits
+from strategies._strategy import Strategy
 
-__all__ = ["Rule", "State", "from_section"]
+__all__ = ["Move", "Rule", "State", "Strategy", "Traits", "from_recipe", "from_section", "refuse_few"]
 
 
-def from_section(section: StrategySection) -> Rule:
-    """The rule a recipe names, its fields set from the other keys of the table."""
-    rule: type[Rule] = plugins.load(_package, section.rule, kind="strategy")
-    return config.parse(section.options, rule, origin=f"[strategy] rule = {section.rule!r}")
+def from_recipe(recipe: Recipe) -> Strategy:
+    """The strategy of a recipe, at its ranks; raises ConfigError for what cannot be combined, with the reason."""
+    strategy = from_section(recipe.strategy, ranks=recipe.lora.ranks)
+    strategy.personal.check(recipe.rounds)
+    return strategy
+
+
+def refuse_few(strategy: Strategy, sites: int, asker: str) -> None:
+    """Raises ConfigError where so few sites give the strategy nothing to work on."""
+    if sites < strategy.min_sites():
+        raise ConfigError(f"{asker}: needs {strategy.min_sites()} sites, {sites} are asked: {strategy.why_so_many()}")
+    if strategy.weights == "capped" and strategy.cap * sites < 1:
+        raise ConfigError(f"{asker}: [strategy] cap = {strategy.cap} for {sites} sites, whose shares then cannot sum to 1")
+
+
+def from_section(section: StrategySection, *, ranks: Mapping[SiteId, int] | None = None) -> Strategy:
+    """What a recipe names, put together; `ranks` are of the sites whose rank is not the recipe's.
+
+    Raises ConfigError with the reason for what cannot be combined.
+    """
+    strategy = Strategy(
+        rule=config.parse(
+            section.options, plugins.load(_rules, section.rule, kind="strategy"), origin=f"[strategy] rule = {section.rule!r}"
+        ),
+        weights=section.weights,
+        cap=section.cap,
+        optimizer=_part(section.server_optimizer, optimizers, key="server_optimizer"),
+        robust=_part(section.robust, robust, key="robust"),
+        personal=_part(section.personal, personal, key="personal"),
+        ranks=ranks or {},
+    )
+    _refuse(section, strategy)
+    return strategy
+
+
+def _part(section: PartSection | None, package: ModuleType, *, key: str) -> Any:
+    if section is None:
+        return None
+    name = section.name
+    return config.parse(section.options, plugins.load(package, name, kind=key), origin=f"[strategy] {key} = {name!r}")
+
+
+def _refuse(section: StrategySection, strategy: Strategy) -> None:
+    rule, traits, mode = f"rule {section.rule!r}", strategy.rule.traits, strategy.personal
+    personal = f"[strategy] personal = {section.personal.name!r}"
+    robust = f"[strategy] robust = {section.robust.name!r}" if section.robust else ""
+    optimizer = f"[strategy] server_optimizer = {section.server_optimizer.name!r}" if section.server_optimizer else ""
+    stepwise = strategy.optimizer is not None and strategy.optimizer.needs_factors
+    refusals = [
+        (
+            bool(strategy.ranks) and not traits.mixed_ranks,
+            f"[lora] ranks = {dict(strategy.ranks)}: {rule} takes no sites of other ranks",
+        ),
+        (
+            stepwise and not traits.factors,
+            f"{optimizer} steps from factors to the next round's, and {rule} changes their basis",
+        ),
+        (bool(robust) and traits.sketched, f"{robust} looks at each site's product, and {rule} sends sketches"),
+        (bool(robust) and traits.void, f"{robust} looks at each site's product, and with {rule} the server never sees B"),
+        (mode.several and not traits.factors, f"{personal} mixes factors, and {rule} changes their basis"),
+        (mode.several and traits.void, f"{personal} needs each site's adapter, and with {rule} the server never sees B"),
+        (mode.several and traits.residual, f"{personal} has several adapters, and the residual of {rule} belongs to one"),
+        (mode.several and stepwise, f"{optimizer} follows one adapter from round to round, and {personal} has several"),
+        (mode.after == "ditto" and traits.core, f"{personal} trains A and B, and {rule} holds them fixed"),
+        (mode.several and bool(robust), f"{robust} needs all sites around one adapter, and {personal} has several"),
+    ]
+    for applies, reason in refusals:
+        if applies:
+            raise ConfigError(reason)

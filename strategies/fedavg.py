@@ -6,10 +6,19 @@ Its product differs from the mean of the products by sum w_i (B_i - mean B)(A_i 
 from collections.abc import Sequence
 
 from rainhill.adapter import Adapter
-from rainhill.messages import Update
-from strategies._rule import Rule, State, add_mean
+from strategies._rule import Move, Rule, State, Traits, add_mean
 
 
 class FedAvg(Rule):
-    def step(self, adapter: Adapter, updates: Sequence[Update], state: State) -> tuple[Adapter, State]:
-        return add_mean(adapter, updates, self.shares(updates)), State(round=state.round + 1)
+    traits = Traits(
+        source="arXiv:2305.05644",
+        summary="mean of A and mean of B",
+        exact=False,
+        linear=True,
+        factors=True,
+        mixed_ranks=True,
+        noise="quadratic",
+    )
+
+    def step(self, adapter: Adapter, moves: Sequence[Move], state: State) -> tuple[Adapter, State]:
+        return add_mean(adapter, moves), State(round=state.round + 1)

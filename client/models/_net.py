@@ -21,6 +21,8 @@ class Net(nn.Module):
     head: nn.Linear
     base_head: dict[str, Tensor]
     """The head as the base model has it, to go back to: name -> values."""
+    base_norms: dict[str, Tensor]
+    """Weights and biases of the adaptable norms as the base model has them: name of the parameter -> values."""
 
     def prefix(self, images: Tensor) -> Tensor:
         raise NotImplementedError

@@ -1,6 +1,6 @@
 """A Plan in, an Update out: what a site does in one round."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,14 @@ from client.tasks import Task
 from client.training import lora
 from client.training.features import Features, logits
 from client.training.fit import Pull, Stretch, fit, tail_mean
+from client.training.memory import Memory
 from client.training.metrics import validation
+from rainhill.adapter import Adapter, Array
+from rainhill.compression import lossy
 from rainhill.errors import DataError, RainhillError, RefusedError
-from rainhill.messages import Evaluation, Plan, Refusal, Update
+from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update
 from rainhill.recipe import Recipe
+from strategies import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,31 +28,44 @@ class LocalData:
     val: Features
 
 
+_CARRY = "carry/"
+
 Answer = Callable[[Plan], Update | Refusal]
 
 
-def answer(plan: Plan, *, recipe: Recipe, net: Net, task: Task, data: LocalData) -> Update | Refusal:
+def answer(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: Task, data: LocalData, memory: Memory) -> Update | Refusal:
     """Fits the plan's adapter to the site's training patients; a site that cannot says why."""
     try:
-        return _update(plan, recipe=recipe, net=net, task=task, data=data)
+        return _update(plan, recipe=recipe, strategy=strategy, net=net, task=task, data=data, memory=memory)
     except RainhillError as error:
         return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
 
 
-def _update(plan: Plan, *, recipe: Recipe, net: Net, task: Task, data: LocalData) -> Update:
+def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: Task, data: LocalData, memory: Memory) -> Update:
     if plan.recipe != recipe.sha256:
         raise RefusedError(f"{plan.site}: plan is for recipe {plan.recipe[:12]}, the site has {recipe.sha256[:12]}")
     if not 1 <= plan.round <= recipe.rounds.count:
         raise RefusedError(f"{plan.site}: plan is for round {plan.round}, the recipe has {recipe.rounds.count}")
-    with_head = recipe.lora.head == "shared"
-    lora.write_adapter(net, plan.adapter, name=lora.SHARED)
+    offered = (plan.adapter, *plan.choices)
+    choice = _best_fit(offered, plan.rule, memory, plan.round, net=net, task=task, data=data) if plan.choices else 0
+    start = own_view(offered[choice], plan.rule, memory, plan.round)
+    lora.write_adapter(net, start, name=lora.SHARED)
     evaluation = Evaluation(patients=data.val.count, metrics=validation(logits(net, data.val.hidden), data.val.targets.numpy(), task))
     parameters = {
-        name: parameter for name, parameter in lora.trainable(net, name=lora.SHARED, with_head=with_head).items() if plan.rule.trains(name)
+        name: parameter
+        for name, parameter in lora.trainable(net, name=lora.SHARED, with_head=True, with_norms=True).items()
+        if name in start and plan.rule.trains(name)
     }
-    pull = Pull(mu=plan.rule.mu, anchor=plan.adapter, correction=plan.rule.correction)
+    pull = Pull(
+        mu=plan.rule.mu,
+        anchor=start,
+        correction=plan.rule.correction,
+        alternate=plan.rule.alternate,
+        first=frozenset(filter(plan.rule.keeps, parameters)) if plan.rule.kept_first else frozenset(),
+        first_steps=plan.rule.kept_first,
+    )
     steps = recipe.rounds.steps
-    losses = fit(
+    fitted = fit(
         net,
         data.train,
         task,
@@ -57,20 +74,69 @@ def _update(plan: Plan, *, recipe: Recipe, net: Net, task: Task, data: LocalData
         seed=site_seed(recipe.seed, plan.site, plan.round),
         stretch=Stretch(before=(plan.round - 1) * steps, total=recipe.rounds.count * steps),
         pull=pull,
+        with_variate=plan.rule.variate,
     )
-    change = lora.read_adapter(net, name=lora.SHARED, with_head=with_head) - plan.adapter
+    trained = lora.read_like(net, start, name=lora.SHARED)
     # An update of zeros is what a silently broken fit looks like: the loss falls by chance, and nothing moves.
-    if not any(np.any(array) for array in change.values()):
-        raise DataError(f"{plan.site}: the adapter did not move in {len(losses)} steps")
+    if trained == start:
+        raise DataError(f"{plan.site}: the adapter did not move in {len(fitted.losses)} steps")
+    delta = strategy.encode(start, trained, plan.rule, plan.round)
+    kept = dict(trained.only(plan.rule.keeps))
+    section = recipe.compression
+    if section.encoding != "float32":
+        carried = _carried(memory, plan.round) if section.error_feedback else {}
+        wanted = Adapter({name: array + carried.get(name, 0.0) for name, array in delta.items()})
+        delta = lossy(wanted, section.encoding, share=section.share)
+        kept |= {_CARRY + name: array for name, array in (carried | dict(wanted - delta)).items()}
+    if kept:
+        memory.keep(plan.round, Adapter(kept))
     return Update(
         run=plan.run,
         round=plan.round,
         site=plan.site,
-        delta=change.only(plan.rule.sends),
+        delta=delta,
+        encoding=section.encoding,
+        share=section.share,
         patients=data.train.count,
-        steps=len(losses),
-        loss=tail_mean(losses),
+        steps=len(fitted.losses),
+        loss=tail_mean(fitted.losses),
         evaluation=evaluation,
+        choice=choice,
+        variate=_variate(fitted.variate, start, plan.rule) if plan.rule.variate else None,
+    )
+
+
+def _best_fit(offered: Sequence[Adapter], rule: LocalRule, memory: Memory, number: int, *, net: Net, task: Task, data: LocalData) -> int:
+    """The one with the lowest loss on the training patients. IFCA: Ghosh et al. 2020, arXiv:2006.04088."""
+    losses = []
+    for adapter in offered:
+        lora.write_adapter(net, own_view(adapter, rule, memory, number), name=lora.SHARED)
+        losses.append(validation(logits(net, data.train.hidden), data.train.targets.numpy(), task)["loss"])
+    return int(np.argmin(losses))
+
+
+def own_view(adapter: Adapter, rule: LocalRule, memory: Memory, number: int) -> Adapter:
+    """The adapter as it arrives for round `number`, with what the site has kept of its own in place of the coordinator's."""
+    kept = (memory.before(number) or Adapter({})) if rule.keep else Adapter({})
+    return adapter.replace(kept.only(lambda name: name in adapter and rule.keeps(name)))
+
+
+def _carried(memory: Memory, number: int) -> dict[str, Array]:
+    """What earlier rounds' updates lost on the wire, by the names that it is lost from."""
+    kept = memory.before(number) or Adapter({})
+    return {name.removeprefix(_CARRY): array for name, array in kept.items() if name.startswith(_CARRY)}
+
+
+def _variate(gradients: Mapping[str, Array], start: Adapter, rule: LocalRule) -> Adapter:
+    """At the ranks and in the shapes of the adapter; zero for what took no part."""
+    sent = {name: array for name, array in start.items() if rule.sends(name)}
+    return Adapter(
+        {
+            name: gradients[name].reshape(len(gradients[name]), -1)[tuple(map(slice, array.shape))].reshape(array.shape)
+            if name in gradients
+            else np.zeros_like(array)
+            for name, array in sent.items()
+        }
     )
 
 

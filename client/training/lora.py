@@ -1,11 +1,12 @@
 """LoRA pairs on a frozen network, read out and loaded as an `Adapter`. Hu et al. 2021, arXiv:2106.09685; layers by PEFT.
 
-A convolution's factors are flattened to two dimensions, so that a rule sees (r, d_in) and (d_out, r) everywhere.
+A convolution's factors are flattened to two dimensions, so that a rule sees (r, d_in) and (d_out, r) everywhere. An adapter of lower rank
+than the network's pairs fills their first rows and columns, and zeros fill the rest: their gradients are zero, so they stay.
 """
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -14,12 +15,25 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from client.models import Net
-from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter, Array, check_shapes
+from client.training import extras
+from rainhill.adapter import (
+    A_SUFFIX,
+    B_SUFFIX,
+    CORE_SUFFIX,
+    RESIDUAL_A_SUFFIX,
+    RESIDUAL_B_SUFFIX,
+    Adapter,
+    Array,
+    check_shapes,
+    factor,
+)
 from rainhill.errors import BaseModelError
 
 SHARED = "shared"
 PRIVATE = "private"
 HEAD = "head."
+NORM = "norm:"
+"""Before the name of a norm's weight or bias in an adapter."""
 
 
 def matched_modules(net: Net, pattern: str) -> list[str]:
@@ -81,28 +95,75 @@ def read_adapter(net: Net, *, name: str, with_head: bool) -> Adapter:
     return Adapter(arrays | (read_head(net) if with_head else {}))
 
 
+def read_like(net: Net, like: Adapter, *, name: str) -> Adapter:
+    """The current values of every tensor of `like`, at its ranks; its residuals, which nothing trains, as they are there."""
+    current = dict(read_adapter(net, name=name, with_head=True)) | read_norms(net)
+    return Adapter(
+        {key: array if factor(key) == "residual" else current[key][tuple(map(slice, array.shape))] for key, array in like.items()}
+    )
+
+
 def write_adapter(net: Net, adapter: Adapter, *, name: str) -> None:
     """Loads pairs, and the head: the adapter's, or the base model's own where the adapter carries none.
 
-    Raises ProtocolError unless names and shapes are the network's own.
+    Raises ProtocolError unless names and shapes are the network's own, where a pair may be of lower rank and a residual of any.
     """
-    parameters = _parameters(net, name)
-    expected: dict[str, tuple[int, ...]] = {key: shape for key, (_, shape) in parameters.items()}
-    if any(key in net.base_head for key in adapter):
-        expected |= {key: tuple(tensor.shape) for key, tensor in net.base_head.items()}
-    check_shapes(adapter, expected)
+    slots = {path: _matrix_shapes(layer, name) for path, layer in _layers(net)}
+    check_shapes(adapter, _expected(net, adapter, slots))
+    residuals = adapter.residuals()
     with torch.no_grad():
-        for key, tensor in net.base_head.items():
-            net.get_parameter(key).copy_(tensor)
+        whole = {key: (net.get_parameter(key), tensor) for key, tensor in net.base_head.items()}
+        whole |= {NORM + key: (net.get_parameter(key), tensor) for key, tensor in net.base_norms.items()}
+        for key, (parameter, tensor) in whole.items():
+            parameter.copy_(torch.from_numpy(np.array(adapter[key])) if key in adapter else tensor)
+        for path, layer in _layers(net):
+            for suffix, shape, module in zip((A_SUFFIX, B_SUFFIX), slots[path], (layer.lora_A[name], layer.lora_B[name]), strict=True):
+                wide = np.zeros(shape, dtype=np.float32)
+                array = adapter[path + suffix]
+                wide[tuple(map(slice, array.shape))] = array
+                module.weight.copy_(torch.from_numpy(wide).reshape(module.weight.shape))
+            extras.set_core(layer.lora_B[name], adapter.get(path + CORE_SUFFIX))
+            if name == SHARED:
+                extras.set_residual(layer, residuals.get(path), scale=layer.scaling[name])
+
+
+def write_private(net: Net, adapter: Adapter) -> None:
+    """Loads the private pairs and the head, and leaves everything else of the shared adapter as it is."""
+    parameters = trainable(net, name=PRIVATE, with_head=True)
+    shapes = {key: shape for key, (_, shape) in _parameters(net, PRIVATE).items()}
+    check_shapes(adapter, shapes | {key: array.shape for key, array in read_head(net).items()})
+    with torch.no_grad():
         for key, array in adapter.items():
-            parameter = parameters[key][0] if key in parameters else net.get_parameter(key)
-            parameter.copy_(torch.from_numpy(np.array(array)).reshape(parameter.shape))
+            parameters[key].copy_(torch.from_numpy(np.array(array)).reshape(parameters[key].shape))
 
 
-def trainable(net: Net, *, name: str, with_head: bool) -> dict[str, nn.Parameter]:
+def _expected(net: Net, adapter: Adapter, slots: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    pairs, residuals = adapter.pairs(), adapter.residuals()
+    for path, ((slot_rank, d_in), (d_out, _)) in slots.items():
+        pair, residual = pairs.get(path), residuals.get(path)
+        rank = min(pair.rank, slot_rank) if pair else slot_rank
+        shapes |= {path + A_SUFFIX: (rank, d_in), path + B_SUFFIX: (d_out, rank)}
+        if path + CORE_SUFFIX in adapter:
+            shapes[path + CORE_SUFFIX] = (rank, rank)
+        if residual:
+            shapes |= {path + RESIDUAL_A_SUFFIX: (residual.rank, d_in), path + RESIDUAL_B_SUFFIX: (d_out, residual.rank)}
+    if any(key in net.base_head for key in adapter):
+        shapes |= {key: tuple(tensor.shape) for key, tensor in net.base_head.items()}
+    if any(key.startswith(NORM) for key in adapter):
+        shapes |= {NORM + key: tuple(tensor.shape) for key, tensor in net.base_norms.items()}
+    return shapes
+
+
+def trainable(net: Net, *, name: str, with_head: bool, with_norms: bool = False) -> dict[str, nn.Parameter]:
     """Adapter name -> the parameter behind it."""
+    norms = {NORM + key: net.get_parameter(key) for key in net.base_norms} if with_norms else {}
     found = {key: parameter for key, (parameter, _) in _parameters(net, name).items()}
-    return found | ({key: parameter for key, parameter in net.named_parameters() if key.startswith(HEAD)} if with_head else {})
+    return found | norms | ({key: parameter for key, parameter in net.named_parameters() if key.startswith(HEAD)} if with_head else {})
+
+
+def read_norms(net: Net) -> dict[str, Array]:
+    return {NORM + key: np.array(net.get_parameter(key).detach().numpy()) for key in net.base_norms}
 
 
 def read_head(net: Net) -> dict[str, Array]:
@@ -124,4 +185,7 @@ def _parameters(net: Net, name: str) -> dict[str, tuple[nn.Parameter, tuple[int,
         shape_a, shape_b = _matrix_shapes(layer, name)
         found[path + A_SUFFIX] = (layer.lora_A[name].weight, shape_a)
         found[path + B_SUFFIX] = (layer.lora_B[name].weight, shape_b)
+        core = extras.core_of(layer.lora_B[name])
+        if core is not None:
+            found[path + CORE_SUFFIX] = (core, (core.shape[0], core.shape[1]))
     return found

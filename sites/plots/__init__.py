@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008), safe for colour-blind readers; every 
 """
 
 from sites.plots._style import ARM_TITLES, ARMS, DARK, LIGHT, MANY, SIGNS, Film, Results
+from sites.plots.comparison import draw_comparison
 from sites.plots.cross_site import draw_cross_site
 from sites.plots.curves import draw_curves
 from sites.plots.films import draw_films
@@ -18,6 +19,7 @@ __all__ = [
     "SIGNS",
     "Film",
     "Results",
+    "draw_comparison",
     "draw_cross_site",
     "draw_curves",
     "draw_films",

@@ -1,6 +1,7 @@
 """The local fit and the private part."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from client.training import lora
 from client.training.answer import answer, site_seed
 from client.training.features import Features, concatenate, logits
 from client.training.fit import Stretch, _patient_batches, fit, tail_mean
+from client.training.memory import Memory
 from client.training.metrics import mean_auroc
 from client.training.personal import fit_temperature, load_private, personalise
 from rainhill.adapter import Adapter
@@ -23,14 +25,26 @@ def plan_for(bench: Bench, **changes: object) -> Plan:
     return replace(Plan(run="r", recipe=bench.recipe.sha256, round=1, site="aintree", adapter=first_adapter(bench)), **changes)
 
 
+def give(bench: Bench, site: SiteData, *, memory: Path = Path("nothing-kept"), **changes: object) -> Update | Refusal:
+    return answer(
+        plan_for(bench, **changes),
+        recipe=bench.recipe,
+        strategy=bench.strategy,
+        net=bench.net,
+        task=bench.task,
+        data=site,
+        memory=Memory(memory),
+    )
+
+
 def answered(bench: Bench, site: SiteData, **changes: object) -> Update:
-    given = answer(plan_for(bench, **changes), recipe=bench.recipe, net=bench.net, task=bench.task, data=site)
+    given = give(bench, site, **changes)
     assert isinstance(given, Update), given
     return given
 
 
 def refused(bench: Bench, site: SiteData, **changes: object) -> str:
-    given = answer(plan_for(bench, **changes), recipe=bench.recipe, net=bench.net, task=bench.task, data=site)
+    given = give(bench, site, **changes)
     assert isinstance(given, Refusal)
     return given.reason
 

@@ -11,11 +11,13 @@ from safetensors.numpy import save
 
 from rainhill import wire
 from rainhill.adapter import Adapter
+from rainhill.compression import lossy
 from rainhill.errors import ProtocolError
 from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update
 
 ADAPTER = Adapter({"m.lora_A": np.ones((2, 3), np.float32), "m.lora_B": np.zeros((4, 2), np.float32), "head.bias": np.zeros(2, np.float32)})
 PLAN = Plan(run="r", recipe="f" * 64, round=3, site="aintree", adapter=ADAPTER, rule=LocalRule(train=frozenset("B"), send=frozenset("B")))
+EXPECTED = {name: array.shape for name, array in ADAPTER.items() if PLAN.rule.sends(name)}
 UPDATE = Update(
     run="r",
     round=3,
@@ -40,6 +42,19 @@ def test_an_update_crosses_unchanged(loss: float, epsilon: float | None, patient
     assert wire.answer_from_bytes(wire.answer_to_bytes(update)) == update
 
 
+@pytest.mark.parametrize("encoding", ["bf16", "int8", "top_k"])
+def test_a_packed_update_crosses_as_what_it_holds(encoding: str) -> None:
+    rng = np.random.default_rng(0)
+    delta = lossy(
+        Adapter({name: rng.normal(size=array.shape).astype(np.float32) for name, array in UPDATE.delta.items()}), encoding, share=0.5
+    )
+    update = replace(UPDATE, delta=delta, encoding=encoding, share=0.5)
+    arrived = wire.answer_from_bytes(wire.answer_to_bytes(update))
+    assert arrived.delta.max_abs_difference(delta) < 1e-6
+    wire.check_answer(arrived, PLAN, EXPECTED)
+    assert replace(arrived, delta=delta) == update
+
+
 def test_a_refusal_crosses_unchanged() -> None:
     refusal = Refusal(run="r", round=3, site="aintree", reason="no patient to train on")
     assert wire.answer_from_bytes(wire.answer_to_bytes(refusal)) == refusal
@@ -56,7 +71,7 @@ def test_a_flower_record_holds_one_packed_array() -> None:
 
 
 def test_an_answer_to_the_plan_is_accepted() -> None:
-    wire.check_answer(UPDATE, PLAN)
+    wire.check_answer(UPDATE, PLAN, EXPECTED)
 
 
 @pytest.mark.parametrize(
@@ -72,23 +87,23 @@ def test_an_answer_to_the_plan_is_accepted() -> None:
 )
 def test_an_update_with_other_tensors_is_refused_by_name(delta: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
-        wire.check_answer(replace(UPDATE, delta=UPDATE.delta.replace(delta)), PLAN)
+        wire.check_answer(replace(UPDATE, delta=UPDATE.delta.replace(delta)), PLAN, EXPECTED)
 
 
 def test_an_update_with_a_missing_tensor_is_refused_by_name() -> None:
     with pytest.raises(ProtocolError, match=r"m.lora_B: missing, expected shape \(4, 2\)"):
-        wire.check_answer(replace(UPDATE, delta=UPDATE.delta.only(lambda name: name == "head.bias")), PLAN)
+        wire.check_answer(replace(UPDATE, delta=UPDATE.delta.only(lambda name: name == "head.bias")), PLAN, EXPECTED)
 
 
 @pytest.mark.parametrize(("field", "value"), [("site", "broadgreen"), ("round", 2), ("run", "other")])
 def test_an_answer_to_something_else_is_refused_with_both_values(field: str, value: object) -> None:
     with pytest.raises(ProtocolError, match=f"{field} {value!r}, asked was {getattr(PLAN, field)!r}"):
-        wire.check_answer(replace(UPDATE, **{field: value}), PLAN)
+        wire.check_answer(replace(UPDATE, **{field: value}), PLAN, EXPECTED)
 
 
 def test_an_update_of_no_patients_is_refused() -> None:
     with pytest.raises(ProtocolError, match="patients 0 is not at least 1"):
-        wire.check_answer(replace(UPDATE, patients=0), PLAN)
+        wire.check_answer(replace(UPDATE, patients=0), PLAN, EXPECTED)
 
 
 def test_a_loss_that_is_no_number_does_not_leave() -> None:
@@ -99,7 +114,7 @@ def test_a_loss_that_is_no_number_does_not_leave() -> None:
 def forged(**header: object) -> bytes:
     whole = {
         "kind": "update",
-        "version": 1,
+        "version": wire.VERSION,
         "run": "r",
         "round": 1,
         "site": "s",
@@ -107,6 +122,9 @@ def forged(**header: object) -> bytes:
         "steps": 1,
         "loss": 0.0,
         "epsilon": None,
+        "choice": 0,
+        "encoding": "float32",
+        "share": 1.0,
         "evaluation": None,
     }
     return save({"x": np.zeros(1, np.float32)}, metadata={"rainhill": json.dumps({**whole, **header})})
@@ -119,12 +137,12 @@ def forged(**header: object) -> bytes:
         (b"\xff" * 64, "not a Rainhill message"),
         (save({"x": np.zeros(1, np.float32)}), "not a Rainhill message"),
         (save({"x": np.zeros(1, np.float32)}, metadata={"rainhill": "[]"}), "its header is no object"),
-        (forged(version=2), "message version 2 is not 1"),
+        (forged(version=1), "message version 1 is not 2"),
         (forged(patients="many"), "patients = 'many'"),
         (forged(loss=float("inf")), "loss = inf"),
         (forged(image="pixels"), "image = 'pixels'"),
         (forged(kind="plan"), "kind = 'plan'"),
-        (forged()[:-2], "not a safetensors adapter"),
+        (forged()[:-2], "not a safetensors message"),
     ],
 )
 def test_a_broken_message_is_refused_in_one_line(blob: bytes, message: str) -> None:

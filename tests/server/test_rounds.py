@@ -13,6 +13,7 @@ from rainhill.messages import Plan, Refusal, Update
 from rainhill.recipe import Recipe
 from server.checkpoint import Checkpoint
 from server.rounds import Collect, run_rounds
+from strategies import Strategy
 from strategies.fedavg import FedAvg
 
 START = Adapter({"m.lora_A": np.ones((1, 2), np.float32), "m.lora_B": np.zeros((2, 1), np.float32)})
@@ -39,7 +40,7 @@ def sites_that(**answers: Callable[[Plan], object]) -> Collect:
 
 
 def run(recipe: Recipe, folder: Path, collect: Collect, **options: object) -> Checkpoint:
-    return run_rounds(recipe, FedAvg(), START, run="r", sites=["a", "b", "c"], collect=collect, folder=folder, **options)
+    return run_rounds(recipe, Strategy(rule=FedAvg()), START, run="r", sites=["a", "b", "c"], collect=collect, folder=folder, **options)
 
 
 def test_every_round_is_checkpointed_and_told(recipe: Recipe, tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from strategies._rule import Rule, State
 class MedianOfSites(Rule):
     damping: float = 1.0
 
-    def step(self, adapter, updates, state):
-        moved = {name: adapter[name] + np.float32(self.damping) * np.median([u.delta[name] for u in updates], axis=0) for name in adapter}
-        return adapter.replace(moved), State(round=state.round + 1, log={"sites": len(updates)})
+    def step(self, adapter, moves, state):
+        moved = {name: adapter[name] + np.float32(self.damping) * np.median([m.delta[name] for m in moves], axis=0) for name in adapter}
+        return adapter.replace(moved), State(round=state.round + 1, log={"sites": len(moves)})
 '''
 
 TASK = '''

@@ -1,0 +1,63 @@
+"""What PEFT's LoRA layers do not have: a core between A and B, and a residual pair beside them. Both are forward hooks, added at need."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rainhill.adapter import Array, Pair
+
+_CORE, _RESIDUAL, _HOOKED = "rainhill_core", "rainhill_residual", "rainhill_hooked"
+
+
+def set_core(lora_b: nn.Module, core: Array | None) -> None:
+    """B is applied to R (A x) from now on, or to A x again where `core` is None. `core` is (r, r)."""
+    if core is None:
+        if core_of(lora_b) is not None:
+            setattr(lora_b, _CORE, None)
+        return
+    present = core_of(lora_b)
+    if present is not None and present.shape == core.shape:
+        present.copy_(torch.from_numpy(np.array(core)))
+        return
+    lora_b.register_parameter(_CORE, nn.Parameter(torch.from_numpy(np.array(core)), requires_grad=False))
+    if not hasattr(lora_b, _HOOKED):
+        setattr(lora_b, _HOOKED, lora_b.register_forward_pre_hook(_apply_core))
+
+
+def core_of(lora_b: nn.Module) -> nn.Parameter | None:
+    core: nn.Parameter | None = getattr(lora_b, _CORE, None)
+    return core
+
+
+def set_residual(layer: Any, residual: Pair | None, *, scale: float) -> None:
+    """The layer's output gains scale * B A x from now on, or no longer where `residual` is None or of rank 0."""
+    if residual is None or residual.rank == 0:
+        setattr(layer, _RESIDUAL, None)
+        return
+    setattr(layer, _RESIDUAL, (torch.from_numpy(np.array(residual.a)), torch.from_numpy(scale * np.array(residual.b))))
+    if not hasattr(layer, _HOOKED):
+        setattr(layer, _HOOKED, layer.register_forward_hook(_add_residual))
+
+
+def _apply_core(lora_b: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    core = core_of(lora_b)
+    if core is None:
+        return inputs
+    if isinstance(lora_b, nn.Conv2d):
+        return (F.conv2d(inputs[0], core[:, :, None, None]),)
+    return (F.linear(inputs[0], core),)
+
+
+def _add_residual(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    pair = getattr(layer, _RESIDUAL, None)
+    if pair is None:
+        return output
+    (a, b), base = pair, layer.get_base_layer()
+    if isinstance(base, nn.Conv2d):
+        kernel = a.reshape(len(a), *base.weight.shape[1:])
+        hidden = F.conv2d(inputs[0], kernel, stride=base.stride, padding=base.padding, dilation=base.dilation)
+        return output + F.conv2d(hidden, b[:, :, None, None])
+    return output + F.linear(F.linear(inputs[0], a), b)

@@ -1,0 +1,79 @@
+"""Where A begins. B begins at zero, so none of these changes the model: they choose the rows of the input that B can first read.
+
+All draw from the recipe's seed, or from what every site has, so all begin alike. Rows are as long as those of the random draw.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from peft.tuners.lora import LoraLayer
+
+from client.models import Net
+from client.tasks import Task
+from client.training import lora
+from client.training.features import Features
+from rainhill.adapter import A_SUFFIX, Adapter, Array
+from rainhill.recipe import LoraSection
+
+BATCH = 64
+
+
+def begin(net: Net, section: LoraSection, *, seed: int, task: Task | None = None, public: Features | None = None) -> Adapter:
+    """The first adapter without head or norms; `public` are the patients whose gradient `init = "gradient"` follows, of no site."""
+    drawn = lora.draw(net, name=lora.SHARED, with_head=False, seed=seed)
+    if section.init == "random":
+        return drawn
+    rank = section.rank
+    if section.init == "orthonormal":
+        rows = {module: np.linalg.qr(pair.a.astype(np.float64).T)[0].T for module, pair in drawn.pairs().items()}
+    elif section.init == "principal":
+        rows = {module: _leading(_matrix(layer.get_base_layer().weight), rank) for module, layer in _layers(net)}
+    else:
+        if task is None or public is None:
+            raise ValueError("init = 'gradient' needs public patients")
+        rows = {module: _leading(gradient, rank) for module, gradient in _gradients(net, drawn, task, public).items()}
+    arrays = {module + A_SUFFIX: _of_length(row, drawn[module + A_SUFFIX]) for module, row in rows.items()}
+    return drawn.replace(arrays)
+
+
+def _leading(matrix: Array, rank: int) -> Array:
+    """(r, d_in) leading right singular vectors of a (d_out, d_in) matrix, each with its largest entry positive."""
+    _, _, vt = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    rows = vt[:rank]
+    largest = np.take_along_axis(rows, np.abs(rows).argmax(axis=1)[:, None], axis=1)
+    return np.asarray(rows * np.sign(largest))
+
+
+def _of_length(rows: Array, like: Array) -> Array:
+    """The rows scaled to the root mean square length of those drawn; drawn rows in place of those that are not there."""
+    length = np.sqrt(np.mean(np.sum(np.square(like, dtype=np.float64), axis=1)))
+    scaled = like.astype(np.float64)
+    scaled[: len(rows)] = rows * length / np.linalg.norm(rows, axis=1, keepdims=True)
+    return scaled.astype(like.dtype)
+
+
+def _gradients(net: Net, drawn: Adapter, task: Task, public: Features) -> dict[str, Array]:
+    """Module -> (d_out, d_in) gradient of the mean loss by the base's own weight, summed over the public patients' images."""
+    lora.write_adapter(net, drawn, name=lora.SHARED)
+    weights = {module: layer.get_base_layer().weight for module, layer in _layers(net)}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    try:
+        for start in range(0, len(public.hidden), BATCH):
+            loss = task.loss(net(public.hidden[start : start + BATCH]), public.targets[start : start + BATCH]).sum()
+            loss.backward()
+        return {module: _matrix(weight.grad) for module, weight in weights.items()}
+    finally:
+        for weight in weights.values():
+            weight.requires_grad_(False)
+            weight.grad = None
+
+
+def _matrix(tensor: torch.Tensor | None) -> Array:
+    assert tensor is not None
+    return np.array(tensor.detach().flatten(1).numpy())
+
+
+def _layers(net: Net) -> Iterator[tuple[str, LoraLayer]]:
+    return ((path, module) for path, module in net.named_modules() if isinstance(module, LoraLayer))

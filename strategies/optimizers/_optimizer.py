@@ -1,0 +1,35 @@
+"""What a server optimiser is: it sees the adapter that a rule proposes, and decides how far to go there; or it changes how sites train."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from rainhill.adapter import Adapter, Array
+from rainhill.config import Section
+from rainhill.messages import LocalRule, SiteId, Update
+from strategies._rule import Move
+
+
+class Optimizer(Section):
+    """The default changes nothing. Its arrays are kept with the rule's state."""
+
+    source: ClassVar[str]
+    summary: ClassVar[str]
+    linear: ClassVar[bool] = True
+    """Whether the weighted sum of what the sites send is enough for it."""
+    needs_factors: ClassVar[bool] = True
+    """Whether it works entry by entry on A and B, and so needs a rule that keeps their basis from round to round."""
+    extra_uplink: ClassVar[int] = 0
+    """How many further tensors of the size of each one sent a site sends for it."""
+
+    def init(self, adapter: Adapter) -> dict[str, Array]:  # noqa: ARG002 - an optimiser may need the shapes
+        return {}
+
+    def local(self, rule: LocalRule, arrays: Mapping[str, Array], site: SiteId, adapter: Adapter) -> LocalRule:  # noqa: ARG002 - see above
+        return rule
+
+    def step(
+        self, before: Adapter, proposed: Adapter, moves: Sequence[Move], updates: Sequence[Update], arrays: Mapping[str, Array]
+    ) -> tuple[Adapter, dict[str, Array]]:
+        """The adapter of the next round, of the dtype and names of `proposed`."""
+        del before, moves, updates
+        return proposed, dict(arrays)

@@ -1,0 +1,97 @@
+"""`rainhill simulate --compare`, as a person runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rainhill.errors import ConfigError, PluginError
+from rainhill.recipe import Recipe
+from sites.compare import entrants
+
+
+def test_strategies_are_compared_on_the_same_sites_and_seeds(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text())
+    asked = "fedavg,flexlora,alternating+fedprox+ditto"
+    arguments = ("r.toml", "--sites", hospitals, "--compare", asked, "--seeds", "0,1", "--out", "cmp")
+    run = simulate(*arguments, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "alternating+fedprox" in run.stdout
+    assert (tmp_path / "cmp" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    found = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
+    assert found["seeds"] == [0, 1]
+    assert list(found["strategies"]) == asked.split(",")
+    assert found["strategies"]["alternating+fedprox+ditto"]["strategy"]["server_optimizer"]["name"] == "fedprox"
+    for entry in (*found["sites"].values(), found["mean"]):
+        assert entry["strategies"]["fedavg"]["private_minus_first"] == {"value": 0, "low": 0, "high": 0}
+        for one in entry["strategies"].values():
+            auroc = one["private"]
+            assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+            gain = one["private_minus_local"]
+            assert gain["value"] == pytest.approx(auroc["value"] - entry["local"]["value"], abs=2e-6)
+    # One factor a round crosses where the others send both.
+    crossed = {name: about["bytes_per_site_round"] for name, about in found["strategies"].items()}
+    assert crossed["alternating+fedprox+ditto"] < crossed["fedavg"]
+    # The same command again finds every round done, and says the same.
+    rounds = sorted((tmp_path / "cmp").rglob("round-*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in rounds if "checkpoints" not in str(path) and "memory" not in str(path)]
+    again = simulate(*arguments, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in rounds if "memory" not in str(path)] == before
+    repeated = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
+    assert {**repeated, "seconds": 0} == {**found, "seconds": 0}
+
+
+def test_the_same_seed_gives_what_a_run_of_its_own_gives(simulate, finished: Path, hospitals: Path, recipe_text, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text())
+    run = simulate("r.toml", "--sites", hospitals, "--compare", "fedavg,ffa", "--out", "cmp", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    compared = json.loads((tmp_path / "cmp" / "comparison.json").read_text())["sites"]
+    alone = json.loads((finished / "results.json").read_text())["sites"]
+    for site, entry in compared.items():
+        for arm in ("base", "local", "pooled"):
+            assert entry[arm] == alone[site][arm]["auroc"]
+        assert entry["strategies"]["fedavg"]["private"] == alone[site]["private"]["auroc"]
+        assert entry["strategies"]["fedavg"]["shared"] == alone[site]["shared"]["auroc"]
+
+
+def test_a_name_leaves_the_rest_to_the_recipe(recipe: Recipe) -> None:
+    own = recipe.strategy.model_copy(update={"weights": "patients"})
+    [one, other] = entrants("flexlora, fedprox+median", recipe.model_copy(update={"strategy": own}))
+    assert (one.section.rule, one.section.weights) == ("flexlora", "patients")
+    assert other.section.rule == recipe.strategy.rule
+    assert other.section.robust is not None and other.section.robust.name == "median"
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        ("fedavg,flexlorra", PluginError, "no strategy is called 'flexlorra', did you mean 'flexlora'"),
+        ("fedavg", ConfigError, "names 1, comparing takes at least two"),
+        ("", ConfigError, "names 0"),
+        ("fedavg,fedavg", ConfigError, "names 'fedavg' twice"),
+        ("fedavg+ffa,flexlora", ConfigError, "names two of a kind, rule"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(recipe: Recipe, names: str, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        entrants(names, recipe)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--compare", "fedavg,flexlora+krum"), "--compare flexlora+krum: needs 5 sites, 3 are asked"),
+        (("--compare", "fedavg,flexlora+fedadam"), "'fedadam' steps from factors to the next round's"),
+        (("--compare", "fedavg,flexlora", "--seeds", "0,x"), "--seeds '0,x': expected numbers"),
+        (("--compare", "fedavg,flexlora", "--seeds", "1,1"), "expected different numbers"),
+        (("--compare", "fedavg,flexlora", "--seed", "1"), "--compare takes --seeds"),
+        (("--seeds", "1,2"), "--seeds goes with --compare"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_line(simulate, hospitals: Path, recipe_text, tmp_path: Path, arguments: tuple, message: str) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text())
+    run = simulate("r.toml", "--sites", hospitals, *arguments, cwd=tmp_path)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    assert message in run.stderr
