@@ -36,12 +36,18 @@ class Workshop:
     threads: int
     """torch threads of one fit; the same number gives the same sums as the inline engine."""
 
+    def __hash__(self) -> int:
+        # A recipe may hold tables, which have no hash of their own.
+        return hash((self.recipe.sha256, self.sites_folder, self.memory))
+
 
 def run_on_flower(workshop: Workshop, rounds: Callable[[Collect], Checkpoint]) -> Checkpoint:
     """Calls `rounds` with a Collect that trains on Flower's simulation engine, and gives what it gives."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's workers would give way to everything else, and on a busy machine would not even be there in time.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     from flwr.app import Context
     from flwr.serverapp import Grid, ServerApp
     from flwr.simulation import run_simulation
