@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ def _read(name: str, seed: int | None) -> tuple[Any, Path]:
 
 
 class _Bar:
-    """A progress bar on a terminal; silence elsewhere."""
+    """A progress bar on a terminal; silence elsewhere. A Ctrl-C that got lost in a destructor is raised again at the next step."""
 
     def __init__(self, console: Console) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -198,14 +199,23 @@ class _Bar:
         self._task = self._bar.add_task("", total=None)
 
     def __enter__(self) -> _Bar:
+        self._stopped = False
+        self._before = signal.signal(signal.SIGINT, self._stop)
         self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
+        signal.signal(signal.SIGINT, self._before)
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
+        raise KeyboardInterrupt
 
     def start(self, total: int) -> None:
         self._bar.update(self._task, total=total)
 
     def step(self, what: str) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
         self._bar.update(self._task, advance=1, description=what)
