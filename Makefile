@@ -1,8 +1,10 @@
 # `make demo` and `make test` do everything on a fresh machine: they create .venv first.
-.PHONY: demo test check format base clean
+.PHONY: demo test explore check format base clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
+# Which tests `make explore` runs.
+K ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -23,6 +25,10 @@ demo: $(READY)
 # Two workers, one torch thread each: threads that wait for one another on shared cores cost more than they give.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+
+# The laws again, with examples that no run has seen yet.
+explore: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --hypothesis-profile explore -k "$(K)"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -26,7 +26,7 @@ HOSTILE = "salford"
 MIXED = {"bury": 2, "oldham": 4, "wirral": 8, "liverpool": 16}
 
 
-class Quiet:
+class Lines:
     def start(self, total: int) -> None: ...
 
     def step(self, what: str) -> None:
@@ -56,7 +56,7 @@ def run(recipe: Recipe, names: str, seeds: list[int], out: Path, **options: Any)
         seeds=seeds,
         out=out,
         cache=cache_folder(),
-        progress=Quiet(),
+        progress=Lines(),
         **options,
     )
 

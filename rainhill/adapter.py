@@ -159,6 +159,13 @@ class Adapter(Mapping[str, Array]):
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
+def padded(array: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros up to `shape` behind the array's own rows and columns: a factor of lower rank in a place of higher."""
+    wide = np.zeros(shape, array.dtype)
+    wide[tuple(map(slice, array.shape))] = array
+    return wide
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Module and suffix of a LoRA factor, or the name and "" of a whole tensor."""
     module, dot, last = name.rpartition(".")

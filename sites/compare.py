@@ -29,7 +29,6 @@ from sites.plots import draw_comparison
 from sites.simulate import Progress
 
 FORMAT = 1
-KINDS = ("rule", "server_optimizer", "robust", "personal")
 
 Scores = dict[SiteId, dict[str, Measured]]
 """Site -> `base`, `local`, `pooled`, `NAME` (the site's own model by that strategy) and `NAME/shared` -> mean AUROC."""
@@ -50,8 +49,7 @@ def entrants(names: str, recipe: Recipe) -> list[Entrant]:
 
     What a name leaves open is the recipe's. Raises PluginError for a name that none of them has.
     """
-    packages = {"rule": strategies, "server_optimizer": strategies.optimizers, "robust": strategies.robust, "personal": strategies.personal}
-    known = {name: kind for kind, package in packages.items() for name in plugins.names(package)}
+    known = {name: kind for kind, package in strategies.PACKAGES.items() for name in plugins.names(package)}
     found: list[Entrant] = []
     for asked in filter(None, (one.strip() for one in names.split(","))):
         changes: dict[str, Any] = {}

@@ -48,12 +48,10 @@ def measure(
     for arm, adapters in common.items():
         cross[arm] = {}
         for site, own in data.items():
-            lora.write_adapter(bench.net, adapters[site], name=lora.SHARED)
-            arms[site][arm] = _scored(bench, own.test, logits(bench.net, own.test.hidden), site)
+            arms[site][arm] = score(bench, own, adapters[site])
             cross[arm][site] = _mean_auroc(arms[site][arm])
     for site, own in data.items():
-        with private_part(bench, shared[site], private.private[site]) as temperature:
-            arms[site]["private"] = _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
+        arms[site]["private"] = score(bench, own, shared[site], private.private[site])
         with private_part(bench, local.adapters[site], local.private[site]) as temperature:
             arms[site]["local"] = _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
             cross[site] = {site: _mean_auroc(arms[site]["local"])}
@@ -64,21 +62,18 @@ def measure(
     return Measurements(arms=arms, cross_site={row: cross[row] for row in ("base", *data, "shared", "pooled")})
 
 
-def score_base(bench: Bench, own: SiteData, first: Adapter) -> Scored:
-    """The base model as it came, at the hospital it was trained at."""
-    lora.write_adapter(bench.net, first, name=lora.SHARED)
-    return _scored(bench, own.test, logits(bench.net, own.test.hidden), own.cohort.site)
+def score(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Scored:
+    """A site's test patients by the adapter, with the site's private part where there is one."""
+    if private is None:
+        lora.write_adapter(bench.net, adapter, name=lora.SHARED)
+        return _scored(bench, own.test, logits(bench.net, own.test.hidden), own.cohort.site)
+    with private_part(bench, adapter, private) as temperature:
+        return _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, own.cohort.site)
 
 
 def auroc_of(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Measured:
-    """Mean AUROC of a site's test patients by the adapter, with the site's private part where there is one."""
-    if private is None:
-        lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-        values = logits(bench.net, own.test.hidden)
-    else:
-        with private_part(bench, adapter, private) as temperature:
-            values = logits(bench.net, own.test.hidden) / temperature
-    means = _scored(bench, own.test, values, own.cohort.site).means
+    """The mean AUROC alone; DataError where there is none."""
+    means = score(bench, own, adapter, private).means
     if not means:
         raise DataError(f"{own.cohort.site}: no finding has enough test images of both classes to be compared")
     return means["auroc"]

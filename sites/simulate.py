@@ -23,7 +23,7 @@ from sites import arms, consortium, results
 from sites.arms import Trained
 from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
 from sites.consortium import Site
-from sites.evaluate import Measurements, measure, score_base
+from sites.evaluate import Measurements, measure, score
 from sites.inline import collect_inline
 from sites.report import Film, write_report
 from sites.runs import Run
@@ -199,7 +199,7 @@ def _validate(bench: Bench, adapter: Adapter, own: SiteData) -> dict[str, float]
 def _source_entry(bench: Bench, source: Site | None, origin: Mapping[SiteId, SiteData], first: Adapter) -> dict[str, Any] | None:
     if source is None:
         return None
-    scored = score_base(bench, origin[source.name], first)
+    scored = score(bench, origin[source.name], first)
     return {"site": source.name, "title": source.title, **results.scored(scored, bench.recipe.evaluation.confidence)}
 
 

@@ -13,7 +13,10 @@ from strategies import optimizers, personal, robust
 from strategies._rule import Move, Rule, State, Traits
 from strategies._strategy import Strategy
 
-__all__ = ["Move", "Rule", "State", "Strategy", "Traits", "from_recipe", "from_section", "refuse_few"]
+PACKAGES: dict[str, ModuleType] = {"rule": _rules, "server_optimizer": optimizers, "robust": robust, "personal": personal}
+"""Key of `[strategy]` -> the package of its plug-ins."""
+
+__all__ = ["PACKAGES", "Move", "Rule", "State", "Strategy", "Traits", "from_recipe", "from_section", "refuse_few"]
 
 
 def from_recipe(recipe: Recipe) -> Strategy:

@@ -15,7 +15,7 @@ from rainhill import plugins
 from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter
 from rainhill.messages import Update
 from rainhill.recipe import PartSection, StrategySection
-from strategies import Strategy, optimizers, personal, robust
+from strategies import Strategy
 
 MODULE = "m"
 
@@ -49,11 +49,13 @@ def catalogue(*, width: int = 384, rank: int = 8, modules: int = 24, sites: int 
     entries = []
     # Random factors have no leading directions, which a rule that cuts them would warn of.
     logging.disable(logging.WARNING)
-    for kind, package in (("rule", strategies), ("server_optimizer", optimizers), ("robust", robust), ("personal", personal)):
-        for name in plugins.names(package):
-            section = StrategySection(rule=name) if kind == "rule" else StrategySection(rule="fedavg", **{kind: PartSection(name=name)})
-            entries.append(_entry(name, kind, strategies.from_section(section), width=width, rank=rank, modules=modules, sites=sites))
-    logging.disable(logging.NOTSET)
+    try:
+        for kind, package in strategies.PACKAGES.items():
+            for name in plugins.names(package):
+                section = StrategySection(rule=name) if kind == "rule" else StrategySection(rule="fedavg", **{kind: PartSection(name=name)})
+                entries.append(_entry(name, kind, strategies.from_section(section), width=width, rank=rank, modules=modules, sites=sites))
+    finally:
+        logging.disable(logging.NOTSET)
     return entries
 
 

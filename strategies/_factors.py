@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter, Array, Pair, split_name
+from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter, Array, Pair, padded, split_name
 
 
 def svd(pairs: Sequence[Pair], weights: Sequence[float]) -> tuple[Array, Array, Array]:
@@ -72,13 +72,7 @@ def narrow(adapter: Adapter, rank: int) -> Adapter:
 
 def widen(adapter: Adapter, like: Adapter) -> Adapter:
     """Rows and columns of zeros up to the ranks of `like`; the products stay."""
-    arrays = {}
-    for name, array in adapter.items():
-        shape = like[name].shape if name in like else array.shape
-        wide = np.zeros(shape, array.dtype)
-        wide[tuple(slice(side) for side in array.shape)] = array
-        arrays[name] = wide
-    return Adapter(arrays)
+    return Adapter({name: padded(array, like[name].shape) if name in like else array for name, array in adapter.items()})
 
 
 def _leading(name: str, rank: int) -> tuple[slice, ...]:

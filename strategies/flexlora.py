@@ -28,10 +28,10 @@ class FlexLora(Rule):
     def step(self, adapter: Adapter, moves: Sequence[Move], state: State) -> tuple[Adapter, State]:
         """The state's log holds `energy_kept`: the smallest share of a product's squared Frobenius norm that rank r held."""
         after = add_mean(adapter, moves)
-        pairs, kept = {}, 1.0
+        merged, pairs, kept = after.pairs(), {}, 1.0
         for module, (products, weights) in product_change(adapter, moves).items():
             u, spectrum, vt = svd(products, weights)
-            pair = after.pairs()[module]
+            pair = merged[module]
             pairs[module] = refill(u, spectrum, vt, pair)
             kept = min(kept, energy_kept(spectrum, pair.rank))
         if kept < ENERGY_ALARM:

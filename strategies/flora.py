@@ -30,12 +30,13 @@ class Flora(Rule):
 
     def step(self, adapter: Adapter, moves: Sequence[Move], state: State) -> tuple[Adapter, State]:
         after, before = add_mean(adapter, moves), adapter.residuals()
+        merged = after.pairs()
         arrays: dict[str, Array] = {}
         fresh = {}
         for module, (products, weights) in product_change(adapter, moves).items():
             old = [before[module]] if module in before else []
             stack = compress([*old, *products], [*(1.0 for _ in old), *weights])
-            pair = after.pairs()[module]
+            pair = merged[module]
             arrays |= residual_arrays(module, stack, like=pair)
             fresh[module] = Pair(a=state.arrays[module + A_SUFFIX], b=np.zeros_like(pair.b))
         return with_pairs(after.replace(arrays), fresh), State(round=state.round + 1, arrays=state.arrays)

@@ -12,7 +12,7 @@ from rainhill import config, plugins
 from rainhill.errors import BaseModelError
 from rainhill.recipe import BaseSection, LoraSection
 
-__all__ = ["Net", "digest", "find_weights", "load", "norms"]
+__all__ = ["Net", "digest", "find_weights", "load"]
 
 EMBEDDED = Path(__file__).parent / "weights"
 _PINNED = ("config.json", "preprocessor_config.json", "*.safetensors")
@@ -30,13 +30,13 @@ def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], fo
     if got != base.sha256:
         raise BaseModelError(f"base model {base.weights}: sha256 is {got}, the recipe pins {base.sha256}")
     net: Net = options.load(weights, outputs=outputs, last_blocks=lora.last_blocks)
-    net.base_norms = {name: parameter.detach().clone() for name, parameter in norms(net).items()}
+    net.base_norms = {name: parameter.detach().clone() for name, parameter in _norms(net).items()}
     net.base_head = {name: tensor.clone() for name, tensor in net.head.state_dict(prefix="head.").items()}
     net.requires_grad_(False)
     return net.eval()
 
 
-def norms(net: Net) -> dict[str, nn.Parameter]:
+def _norms(net: Net) -> dict[str, nn.Parameter]:
     """The weights and biases of every norm in the adaptable parts, by their names in the network."""
     kinds = (nn.LayerNorm, nn.GroupNorm)
     adaptable = {id(module) for part in net.adaptable() for module in part.modules() if isinstance(module, kinds)}

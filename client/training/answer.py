@@ -87,7 +87,8 @@ def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: T
         carried = _carried(memory, plan.round) if section.error_feedback else {}
         wanted = Adapter({name: array + carried.get(name, 0.0) for name, array in delta.items()})
         delta = lossy(wanted, section.encoding, share=section.share)
-        kept |= {_CARRY + name: array for name, array in (carried | dict(wanted - delta)).items()}
+        if section.error_feedback:
+            kept |= {_CARRY + name: array for name, array in (carried | dict(wanted - delta)).items()}
     if kept:
         memory.keep(plan.round, Adapter(kept))
     return Update(

@@ -9,7 +9,7 @@ import torch
 from client.models import Net
 from client.tasks import Task
 from client.training.features import Features
-from rainhill.adapter import Adapter, Array, factor
+from rainhill.adapter import Adapter, Array, factor, padded
 from rainhill.errors import DataError
 from rainhill.recipe import FitSection
 
@@ -142,8 +142,6 @@ def _add(pull: Pull, parameters: Mapping[str, torch.nn.Parameter]) -> None:
 
 
 def _at_full_rank(array: Array, parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Zeros beside an array of lower rank, as the parameter has them."""
-    rows = parameter.shape[0], parameter[0].numel() if parameter.ndim > 1 else 1
-    wide = np.zeros(rows if parameter.ndim > 1 else rows[:1], dtype=np.float32)
-    wide[tuple(map(slice, array.shape))] = array
-    return torch.from_numpy(wide).reshape(parameter.shape)
+    """Zeros beside an array of lower rank, as the parameter has them; a convolution's is flat in the adapter."""
+    shape = tuple(parameter.flatten(1).shape if parameter.ndim > 1 else parameter.shape)
+    return torch.from_numpy(padded(array, shape)).reshape(parameter.shape)

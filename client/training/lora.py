@@ -26,6 +26,7 @@ from rainhill.adapter import (
     Array,
     check_shapes,
     factor,
+    padded,
 )
 from rainhill.errors import BaseModelError
 
@@ -39,17 +40,17 @@ NORM = "norm:"
 def matched_modules(net: Net, pattern: str) -> list[str]:
     """Full names of the linear and convolution layers, in the adaptable part, whose last name matches; never an empty list."""
     adaptable = {id(module) for part in net.adaptable() for module in part.modules()}
-    layers = [
+    present = [
         name.removesuffix(".base_layer")
         for name, module in net.named_modules()
         if id(module) in adaptable and isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name
     ]
     try:
-        matched = [name for name in layers if re.fullmatch(pattern, name.rpartition(".")[2])]
+        matched = [name for name in present if re.fullmatch(pattern, name.rpartition(".")[2])]
     except re.error as error:
         raise BaseModelError(f"[lora] modules = {pattern!r}: not a regular expression: {error}") from error
     if not matched:
-        last = sorted({name.rpartition(".")[2] for name in layers})
+        last = sorted({name.rpartition(".")[2] for name in present})
         raise BaseModelError(f"[lora] modules = {pattern!r} matches no layer of the base model, which has: {', '.join(last)}")
     return matched
 
@@ -62,7 +63,7 @@ def attach(net: Net, *, name: str, pattern: str, rank: int, alpha: float) -> lis
         # Two sets of pairs on one network, shared and private, are what is meant.
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute", category=UserWarning)
         inject_adapter_in_model(settings, net, adapter_name=name)
-    took = sorted(path for path, layer in _layers(net) if name in layer.lora_A)
+    took = sorted(path for path, layer in layers(net) if name in layer.lora_A)
     # PEFT skips what it does not find, silently.
     if took != sorted(modules):
         raise BaseModelError(f"LoRA sits on {len(took)} modules, named were {len(modules)}: {sorted(set(modules) ^ set(took))[:3]}")
@@ -72,7 +73,7 @@ def attach(net: Net, *, name: str, pattern: str, rank: int, alpha: float) -> lis
 
 def activate(net: Net, names: list[str]) -> None:
     """Only these sets of pairs take part in the forward pass; nothing is left trainable."""
-    for _, layer in _layers(net):
+    for _, layer in layers(net):
         layer.set_adapter(names)
     net.requires_grad_(False)
 
@@ -80,7 +81,7 @@ def activate(net: Net, names: list[str]) -> None:
 def draw(net: Net, *, name: str, with_head: bool, seed: int) -> Adapter:
     """The adapter before any training: A uniform as PEFT draws it (Kaiming, a = sqrt 5), B zero, so the product is zero."""
     arrays: dict[str, Array] = {}
-    for path, layer in sorted(_layers(net)):
+    for path, layer in sorted(layers(net)):
         rng = np.random.default_rng([seed, *path.encode()])
         shape_a, shape_b = _matrix_shapes(layer, name)
         bound = 1 / np.sqrt(shape_a[1])
@@ -108,7 +109,7 @@ def write_adapter(net: Net, adapter: Adapter, *, name: str) -> None:
 
     Raises ProtocolError unless names and shapes are the network's own, where a pair may be of lower rank and a residual of any.
     """
-    slots = {path: _matrix_shapes(layer, name) for path, layer in _layers(net)}
+    slots = {path: _matrix_shapes(layer, name) for path, layer in layers(net)}
     check_shapes(adapter, _expected(net, adapter, slots))
     residuals = adapter.residuals()
     with torch.no_grad():
@@ -116,12 +117,9 @@ def write_adapter(net: Net, adapter: Adapter, *, name: str) -> None:
         whole |= {NORM + key: (net.get_parameter(key), tensor) for key, tensor in net.base_norms.items()}
         for key, (parameter, tensor) in whole.items():
             parameter.copy_(torch.from_numpy(np.array(adapter[key])) if key in adapter else tensor)
-        for path, layer in _layers(net):
+        for path, layer in layers(net):
             for suffix, shape, module in zip((A_SUFFIX, B_SUFFIX), slots[path], (layer.lora_A[name], layer.lora_B[name]), strict=True):
-                wide = np.zeros(shape, dtype=np.float32)
-                array = adapter[path + suffix]
-                wide[tuple(map(slice, array.shape))] = array
-                module.weight.copy_(torch.from_numpy(wide).reshape(module.weight.shape))
+                module.weight.copy_(torch.from_numpy(padded(adapter[path + suffix], shape)).reshape(module.weight.shape))
             extras.set_core(layer.lora_B[name], adapter.get(path + CORE_SUFFIX))
             if name == SHARED:
                 extras.set_residual(layer, residuals.get(path), scale=layer.scaling[name])
@@ -170,7 +168,8 @@ def read_head(net: Net) -> dict[str, Array]:
     return {key: np.array(parameter.detach().numpy()) for key, parameter in net.named_parameters() if key.startswith(HEAD)}
 
 
-def _layers(net: Net) -> Iterator[tuple[str, LoraLayer]]:
+def layers(net: Net) -> Iterator[tuple[str, LoraLayer]]:
+    """Full name and layer of every module that took LoRA."""
     return ((path, module) for path, module in net.named_modules() if isinstance(module, LoraLayer))
 
 
@@ -181,7 +180,7 @@ def _matrix_shapes(layer: LoraLayer, name: str) -> tuple[tuple[int, int], tuple[
 
 def _parameters(net: Net, name: str) -> dict[str, tuple[nn.Parameter, tuple[int, int]]]:
     found: dict[str, tuple[nn.Parameter, tuple[int, int]]] = {}
-    for path, layer in _layers(net):
+    for path, layer in layers(net):
         shape_a, shape_b = _matrix_shapes(layer, name)
         found[path + A_SUFFIX] = (layer.lora_A[name].weight, shape_a)
         found[path + B_SUFFIX] = (layer.lora_B[name].weight, shape_b)

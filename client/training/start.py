@@ -3,11 +3,8 @@
 All draw from the recipe's seed, or from what every site has, so all begin alike. Rows are as long as those of the random draw.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
-from peft.tuners.lora import LoraLayer
 
 from client.models import Net
 from client.tasks import Task
@@ -28,7 +25,7 @@ def begin(net: Net, section: LoraSection, *, seed: int, task: Task | None = None
     if section.init == "orthonormal":
         rows = {module: np.linalg.qr(pair.a.astype(np.float64).T)[0].T for module, pair in drawn.pairs().items()}
     elif section.init == "principal":
-        rows = {module: _leading(_matrix(layer.get_base_layer().weight), rank) for module, layer in _layers(net)}
+        rows = {module: _leading(_matrix(layer.get_base_layer().weight), rank) for module, layer in lora.layers(net)}
     else:
         if task is None or public is None:
             raise ValueError("init = 'gradient' needs public patients")
@@ -56,7 +53,7 @@ def _of_length(rows: Array, like: Array) -> Array:
 def _gradients(net: Net, drawn: Adapter, task: Task, public: Features) -> dict[str, Array]:
     """Module -> (d_out, d_in) gradient of the mean loss by the base's own weight, summed over the public patients' images."""
     lora.write_adapter(net, drawn, name=lora.SHARED)
-    weights = {module: layer.get_base_layer().weight for module, layer in _layers(net)}
+    weights = {module: layer.get_base_layer().weight for module, layer in lora.layers(net)}
     for weight in weights.values():
         weight.requires_grad_(True)
     try:
@@ -73,7 +70,3 @@ def _gradients(net: Net, drawn: Adapter, task: Task, public: Features) -> dict[s
 def _matrix(tensor: torch.Tensor | None) -> Array:
     assert tensor is not None
     return np.array(tensor.detach().flatten(1).numpy())
-
-
-def _layers(net: Net) -> Iterator[tuple[str, LoraLayer]]:
-    return ((path, module) for path, module in net.named_modules() if isinstance(module, LoraLayer))

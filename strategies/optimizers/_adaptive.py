@@ -9,7 +9,7 @@ from pydantic import Field
 from rainhill.adapter import Adapter, Array
 from rainhill.messages import Update
 from strategies._rule import Move
-from strategies.optimizers._optimizer import Optimizer
+from strategies.optimizers._optimizer import Optimizer, stepped
 
 _FIRST, _SECOND = "m/", "v/"
 
@@ -30,8 +30,7 @@ class Adaptive(Optimizer):
     ) -> tuple[Adapter, dict[str, Array]]:
         del updates
         moved, kept = {}, dict(arrays)
-        # A factor that no site trained this round stays, whatever its momentum.
-        for name in sorted({name for move in moves for name in move.delta if name in before}):
+        for name in stepped(before, moves):
             change = proposed[name].astype(np.float64) - before[name]
             m = self.beta_1 * arrays.get(_FIRST + name, np.zeros_like(change)) + (1 - self.beta_1) * change
             v = self.second_moment(arrays.get(_SECOND + name, np.full_like(change, self.tau**2)), change**2)

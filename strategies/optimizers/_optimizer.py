@@ -9,6 +9,11 @@ from rainhill.messages import LocalRule, SiteId, Update
 from strategies._rule import Move
 
 
+def stepped(before: Adapter, moves: Sequence[Move]) -> list[str]:
+    """The tensors that some site trained this round: one that none did stays, whatever its momentum."""
+    return sorted({name for move in moves for name in move.delta if name in before})
+
+
 class Optimizer(Section):
     """The default changes nothing. Its arrays are kept with the rule's state."""
 
@@ -18,8 +23,6 @@ class Optimizer(Section):
     """Whether the weighted sum of what the sites send is enough for it."""
     needs_factors: ClassVar[bool] = True
     """Whether it works entry by entry on A and B, and so needs a rule that keeps their basis from round to round."""
-    extra_uplink: ClassVar[int] = 0
-    """How many further tensors of the size of each one sent a site sends for it."""
 
     def init(self, adapter: Adapter) -> dict[str, Array]:  # noqa: ARG002 - an optimiser may need the shapes
         return {}

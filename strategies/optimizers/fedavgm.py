@@ -9,7 +9,7 @@ from pydantic import Field
 from rainhill.adapter import Adapter, Array
 from rainhill.messages import Update
 from strategies._rule import Move
-from strategies.optimizers._optimizer import Optimizer
+from strategies.optimizers._optimizer import Optimizer, stepped
 
 
 class FedAvgM(Optimizer):
@@ -24,7 +24,7 @@ class FedAvgM(Optimizer):
     ) -> tuple[Adapter, dict[str, Array]]:
         del updates
         moved, kept = {}, dict(arrays)
-        for name in sorted({name for move in moves for name in move.delta if name in before}):
+        for name in stepped(before, moves):
             change = proposed[name].astype(np.float64) - before[name]
             kept[name] = self.momentum * arrays.get(name, np.zeros_like(change)) + change
             moved[name] = (before[name] + self.learning_rate * kept[name]).astype(before[name].dtype)

@@ -20,7 +20,6 @@ class Scaffold(Optimizer):
     source = "arXiv:1910.06378"
     summary = "local gradients corrected by each site's drift"
     linear = False
-    extra_uplink = 1
 
     def local(self, rule: LocalRule, arrays: Mapping[str, Array], site: SiteId, adapter: Adapter) -> LocalRule:
         correction = {

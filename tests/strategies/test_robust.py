@@ -29,6 +29,13 @@ def honest_mean(here: World, count: int) -> np.ndarray:
     return np.mean([function(one) for one in here.trained[:count]], axis=0)
 
 
+def _turned(adapter: Adapter, seed: int) -> Adapter:
+    a, b = (adapter[f"{MODULE}.lora_{factor}"] for factor in "AB")
+    turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(a), len(a))))
+    turn = -turn if np.trace(turn) > 0 else turn
+    return adapter.replace({f"{MODULE}.lora_A": turn.T @ a, f"{MODULE}.lora_B": b @ turn})
+
+
 @pytest.mark.parametrize("rule", RULES)
 @each_robust
 @given(seed=seeds, shape=shapes)
@@ -54,21 +61,24 @@ def test_the_order_of_sites_does_not_matter(name: str, seed: int, shape: Shapes,
 def test_turning_one_sites_factors_does_not_move_the_result(name: str, seed: int, shape: Shapes) -> None:
     """(B R)(R^T A) is the same adapter, so a robust rule must not tell it apart from B A."""
     here = world(compose("flexlora", weights="equal", robust=name), seed, shape, 6)
-    turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(shape[2], shape[2])))
-    a, b = (here.trained[0][f"{MODULE}.lora_{factor}"] for factor in "AB")
-    turned = here.trained[0].replace({f"{MODULE}.lora_A": -turn.T @ a, f"{MODULE}.lora_B": -b @ turn})
+    turned = _turned(here.trained[0], seed)
     other = here.step([here.sent_by(0, turned), *here.updates[1:]])[0]
     np.testing.assert_allclose(function(other), function(here.step()[0]), atol=1e-7)
 
 
-def test_a_median_of_factors_would_tell_two_forms_of_one_adapter_apart() -> None:
-    """Why robust rules work on products: three sites of the product 1, one of them as (-1)(-1); factor by factor their median is 1 and 1,
-
-    but of two turned sites it is -1 and -1, and with one of each in two directions the median of the factors is no adapter at all.
-    """
-    a, b = np.array([[1.0], [-1.0], [1.0], [-1.0]]), np.array([[1.0], [-1.0], [1.0], [-1.0]])
-    assert (a * b == 1).all()
-    assert float(np.median(a)) * float(np.median(b)) == 0.0
+@given(seed=seeds, shape=shapes)
+@settings(max_examples=15)
+def test_a_median_of_factors_would_tell_two_forms_of_one_adapter_apart(seed: int, shape: Shapes) -> None:
+    """Why robust rules work on products: turning two of three sites moves the median of the factors, and not the median of the products."""
+    here = world(compose("flexlora", weights="equal", robust="median"), seed, shape, 3)
+    turned = [_turned(one, seed) if place else one for place, one in enumerate(here.trained)]
+    by_factor = [
+        np.median([one[f"{MODULE}.lora_B"] for one in some], axis=0) @ np.median([one[f"{MODULE}.lora_A"] for one in some], axis=0)
+        for some in (here.trained, turned)
+    ]
+    assert np.abs(by_factor[0] - by_factor[1]).max() > 1e-6
+    after = here.step([here.sent_by(place, one) for place, one in enumerate(turned)])[0]
+    np.testing.assert_allclose(function(after), function(here.step()[0]), atol=1e-7)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -34,9 +34,13 @@ def test_folds_differ_by_at_most_one_patient_in_all_and_in_each_stratum(labels, 
 @settings(max_examples=60, deadline=None)
 @given(labels=labels(), val=st.floats(0.05, 0.45), test=st.floats(0.05, 0.5), seed=seeds)
 def test_fractions_are_met_to_within_one_patient_in_each_stratum(labels, val, test, seed):
-    part = by_fraction(labels, val=val, test=test, seed=seed)
     n = len(labels)
     n_test, n_val = max(1, round(n * test)), max(1, round(n * val))
+    if n_test + n_val >= n:
+        with pytest.raises(DataError, match=f"leave none of {n} patients to train on"):
+            by_fraction(labels, val=val, test=test, seed=seed)
+        return
+    part = by_fraction(labels, val=val, test=test, seed=seed)
     assert Counter(part.tolist()) == Counter({"test": n_test, "val": n_val, "train": n - n_test - n_val})
     stratum = strata(labels, at_least=max(2, round(n / n_test)))
     for number in set(stratum.tolist()):
