@@ -1,10 +1,10 @@
 """Strategies on the six phantom hospitals, with and without a hostile site, and with sites of different rank.
 
-    python -m perf.comparison [--seeds 0 1 2 3 4] [--recipe six] [--out runs/perf-comparison]
+    python -m perf.comparison [--seeds 0 1 2 3 4] [--recipe perf/comparison.toml] [--out runs/perf-comparison]
 
-Three tables: at least eight rules; a plain mean and the robust rules with one of six sites that sends ten times the opposite of what it
-learned, beside the same without it; ranks 2, 4, 8 and 16 over four sites beside all 8. Intervals are 95 % over patients, of the mean over
-seeds. Rounds that are there already are not repeated.
+Three tables: twelve rules and what compression costs; a plain mean and the robust rules with one of six sites that sends ten times the
+opposite of what it learned; ranks 2, 4, 8 and 16 over four sites beside all 8. Intervals are 95 % over patients, of the mean over seeds.
+What is there already is not repeated.
 """
 
 import argparse
@@ -16,12 +16,13 @@ from typing import Any
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from rainhill.recipe import Recipe, read_recipe
 from server.rounds import Collect
-from sites.cli import HERE, RECIPES, cache_folder
-from sites.compare import Disturb, compare, entrants
+from sites.cli import HERE, cache_folder
+from sites.compare import Disturb, Entrant, compare, entrants
 
-RULES = "fedavg,flexlora,ffa,alternating,fedex,fedsvd,flora,double_sketch,lora_fair,fedrot,fedsa,fedsb"
+RULES = "flexlora,fedavg,ffa,alternating,fedex,fedsvd,flora,double_sketch,lora_fair,fedrot,fedsa,fedsb"
+COMPRESSED = "flexlora+bf16,flexlora+int8,flexlora+top_k"
 GUARDS = ("median", "trimmed_mean", "multi_krum", "geometric_median", "norm_bound", "centred_clipping")
-ROBUST = ",".join(["flexlora", *(f"flexlora+{guard}" for guard in GUARDS)])
+PLAIN = "flexlora"
 HOSTILE = "salford"
 MIXED = {"bury": 2, "oldham": 4, "wirral": 8, "liverpool": 16}
 
@@ -47,62 +48,62 @@ def lying(site: SiteId) -> Disturb:
     return disturb
 
 
-def run(recipe: Recipe, names: str, seeds: list[int], out: Path, **options: Any) -> dict[str, Any]:
-    return compare(
-        recipe,
-        entrants(names, recipe),
-        recipe_folder=RECIPES,
-        sites_folder=HERE,
-        seeds=seeds,
-        out=out,
-        cache=cache_folder(),
-        progress=Lines(),
-        **options,
-    )
+def run(recipe: Recipe, asked: list[Entrant], seeds: list[int], out: Path) -> dict[str, Any]:
+    return compare(recipe, asked, recipe_folder=HERE, sites_folder=HERE, seeds=seeds, out=out, cache=cache_folder(), progress=Lines())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--recipe", default="six")
+    parser.add_argument("--recipe", type=Path, default=Path(__file__).with_name("comparison.toml"))
     parser.add_argument("--out", type=Path, default=Path("runs/perf-comparison"))
     options = parser.parse_args()
-    recipe = read_recipe(RECIPES / f"{options.recipe}.toml")
-    show("rules", run(recipe, RULES, options.seeds, options.out / "rules"))
-    honest = run(recipe, ROBUST, options.seeds, options.out / "honest")
-    show("robust rules, all sites honest", honest)
-    hostile = run(recipe, ROBUST, options.seeds, options.out / "hostile", disturb=lying(HOSTILE))
-    show(f"robust rules, {HOSTILE} sends ten times the opposite", hostile)
-    print("\nlost to the hostile site, mean over the other five, federated adapter (asked: robust rules at most 0.02, the plain mean more)")
-    for name in honest["strategies"]:
-        print(f"  {name:<32}{of_others(honest, name) - of_others(hostile, name):+.3f}")
-    four = recipe.model_copy(
-        update={"sites": tuple(MIXED), "lora": recipe.lora.model_copy(update={"rank": 16, "alpha": 32.0, "ranks": MIXED})}
-    )
+    recipe = read_recipe(options.recipe)
+    honest = entrants(f"{RULES},{COMPRESSED}", recipe)
+    attacked = entrants(",".join([PLAIN, *(f"{PLAIN}+{guard}" for guard in GUARDS)]), recipe)
+    hostile = [replace(one, name=f"{one.name}-hostile", disturb=lying(HOSTILE)) for one in attacked]
+    document = run(recipe, [*honest, *hostile], options.seeds, options.out / "six")
+    show("rules, and compression", document, honest)
+    show(f"{HOSTILE} sends ten times the opposite", document, hostile)
+    print(f"\nlost to it, against {PLAIN} with honest sites, mean over the other five")
+    print(f"{'':<36}{'federated':>12}{'with own part':>16}")
+    for one in hostile:
+        lost = [of_others(document, PLAIN, arm) - of_others(document, one.name, arm) for arm in ("shared", "private")]
+        print(f"{one.name:<36}{lost[0]:>+12.3f}{lost[1]:>+16.3f}")
+    ranks(recipe, options.seeds, options.out)
+
+
+def ranks(recipe: Recipe, seeds: list[int], out: Path) -> None:
+    names = "flexlora,flora,hetlora"
     eight = recipe.model_copy(update={"sites": tuple(MIXED)})
-    show("ranks 2, 4, 8 and 16", run(four, "flexlora,fedex,flora,hetlora", options.seeds, options.out / "mixed"))
-    show("the same four sites, all of rank 8", run(eight, "flexlora,fedex,flora,hetlora", options.seeds, options.out / "eight"))
+    # The scale alpha / rank stays, so that products compare.
+    lora = recipe.lora.model_copy(update={"rank": 16, "alpha": 16 * recipe.lora.scale, "ranks": MIXED})
+    mixed = eight.model_copy(update={"lora": lora})
+    for title, one, folder in (("ranks 2, 4, 8 and 16", mixed, "mixed"), ("the same four sites, all of rank 8", eight, "eight")):
+        asked = entrants(names, one)
+        show(title, run(one, asked, seeds, out / folder), asked)
 
 
-def of_others(document: dict[str, Any], name: str) -> float:
-    values = [float(site["strategies"][name]["shared"]["value"]) for key, site in document["sites"].items() if key != HOSTILE]
+def of_others(document: dict[str, Any], name: str, arm: str) -> float:
+    values = [float(site["strategies"][name][arm]["value"]) for key, site in document["sites"].items() if key != HOSTILE]
     return sum(values) / len(values)
 
 
-def show(title: str, document: dict[str, Any]) -> None:
+def show(title: str, document: dict[str, Any], asked: list[Entrant]) -> None:
     sites = document["sites"]
     print(f"\n{title}: AUROC of the site's own model, mean over {len(document['seeds'])} seeds")
-    print(f"{'':<32}{'KiB':>6}{'mean':>8}{'  - first [95 % interval]':<28}" + "".join(f"{site[:10]:>11}" for site in sites))
+    print(f"{'':<36}{'KiB':>6}{'mean':>8}{'  - first [95 % interval]':<28}" + "".join(f"{site[:10]:>11}" for site in sites))
     for arm in ("base", "local", "pooled"):
         print(
-            f"{arm:<32}{'':>6}{document['mean'][arm]['value']:>8.3f}{'':<28}"
+            f"{arm:<36}{'':>6}{document['mean'][arm]['value']:>8.3f}{'':<28}"
             + "".join(f"{site[arm]['value']:>11.3f}" for site in sites.values())
         )
-    for name, about in document["strategies"].items():
+    for name in (one.name for one in asked):
+        kib = document["strategies"][name]["bytes_per_site_round"] / 1024
         entry, gain = document["mean"]["strategies"][name], document["mean"]["strategies"][name]["private_minus_first"]
         apart = f"  {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
         own = "".join(f"{site['strategies'][name]['private']['value']:>11.3f}" for site in sites.values())
-        print(f"{name:<32}{about['bytes_per_site_round'] / 1024:>6.0f}{entry['private']['value']:>8.3f}{apart:<28}{own}")
+        print(f"{name:<36}{kib:>6.0f}{entry['private']['value']:>8.3f}{apart:<28}{own}")
 
 
 if __name__ == "__main__":

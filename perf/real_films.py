@@ -2,9 +2,11 @@
 
     python -m perf.real_films [--seeds 0 1 2 3 4] [--folds 5] [--recipe cxr] [--out runs/perf-real-films]
 
-Patient-wise k-fold, over several seeds. Within a seed each film is scored once, by the fold that did not train on it, and AUROC is over
-all of a site's films: the intervals are percentile bootstraps over patients of the mean over seeds. The films are not part of the project:
-sites/cxr/*.toml say where they are looked for. Folds that are there already are read, not repeated.
+Patient-wise k-fold, over several seeds. Within a seed each film is scored once, by the fold that did not train on it. AUROC is given twice:
+over all of a site's films at once (merged), and as the mean of the folds' own, because the scores of different folds are those of different
+models, and merging them also measures how far their origins lie apart (Forman & Scholz 2010, SIGKDD Explorations 12(1)). Intervals are
+percentile bootstraps over patients, of the mean over seeds. The films are not part of the project: sites/cxr/*.toml say where they are
+looked for. Folds that are there already are read, not repeated.
 """
 
 import argparse
@@ -38,6 +40,9 @@ from sites.inline import collect_inline
 Scores = dict[tuple[str, str], Array]
 """(model, site it is tested at) -> (N,) score of each film."""
 
+Folds = dict[str, Array]
+"""Site -> (N,) the fold in which each film was tested."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = read_recipe(RECIPES / f"{options.recipe}.toml")
     cohorts: dict[str, Cohort] = {}
-    by_seed: list[Scores] = []
+    by_seed: list[tuple[Scores, Folds]] = []
     for seed in options.seeds:
         seeded = recipe.model_copy(update={"seed": seed})
         bench = open_bench(seeded, RECIPES)
@@ -57,8 +62,9 @@ def main() -> None:
     report(by_seed, cohorts, recipe.evaluation.bootstraps)
 
 
-def cross_validate(bench: Bench, cohorts: dict[str, Cohort], *, folds: int, out: Path) -> Scores:
+def cross_validate(bench: Bench, cohorts: dict[str, Cohort], *, folds: int, out: Path) -> tuple[Scores, Folds]:
     scores: Scores = {}
+    tested = {site: np.full(len(cohort), -1) for site, cohort in cohorts.items()}
     for fold in range(folds):
         started = time.monotonic()
         dealt = {site: resplit(cohort, SplitConfig(folds=folds, fold=fold, seed=bench.recipe.seed)) for site, cohort in cohorts.items()}
@@ -69,8 +75,9 @@ def cross_validate(bench: Bench, cohorts: dict[str, Cohort], *, folds: int, out:
         for (model, site), values in _load(file).items():
             whole = scores.setdefault((model, site), np.full(len(cohorts[site]), np.nan))
             whole[dealt[site].split == "test"] = values
+            tested[site][dealt[site].split == "test"] = fold
         print(f"seed {bench.recipe.seed}, fold {fold + 1} of {folds}: {time.monotonic() - started:.0f} s", flush=True)
-    return scores
+    return scores, tested
 
 
 def _save(file: Path, scores: Scores) -> None:
@@ -109,11 +116,11 @@ def one_fold(bench: Bench, dealt: dict[str, Cohort]) -> Scores:
     for site, own in data.items():
         for model, adapter in {"base": first, "shared": views[site], "pooled": pooled}.items():
             scores[model, site] = _shared_scores(bench, adapter, own)
-        with private_part(bench, views[site], private[site]):
-            scores["private", site] = logits(bench.net, own.test.hidden)[:, 0]
+        with private_part(bench, views[site], private[site]) as temperature:
+            scores["private", site] = logits(bench.net, own.test.hidden)[:, 0] / temperature
         for other, theirs in data.items():
-            with private_part(bench, local.adapters[site], local.private[site]):
-                scores[f"local {site}", other] = logits(bench.net, theirs.test.hidden)[:, 0]
+            with private_part(bench, local.adapters[site], local.private[site]) as temperature:
+                scores[f"local {site}", other] = logits(bench.net, theirs.test.hidden)[:, 0] / temperature
     for site, cohort in dealt.items():
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
         train = cohort.split != "test"
@@ -128,25 +135,40 @@ def _shared_scores(bench: Bench, adapter: Adapter, own: SiteData) -> Array:
     return logits(bench.net, own.test.hidden)[:, 0]
 
 
-def report(by_seed: list[Scores], cohorts: dict[str, Cohort], bootstraps: int) -> None:
-    replicates: dict[tuple[str, str], Array] = {}
-    values: dict[tuple[str, str], float] = {}
-    for key in by_seed[0]:
-        cohort = cohorts[key[1]]
-        draws = patient_draws(cohort.patients, bootstraps, (0,))
-        truth, one = cohort.labels[:, 0], np.ones((1, len(cohort)))
-        values[key] = float(np.mean([weighted_auroc(scores[key], truth, one)[0] for scores in by_seed]))
-        replicates[key] = np.mean([weighted_auroc(scores[key], truth, draws) for scores in by_seed], axis=0)
-    print(f"\npneumonia, AUROC [95 % interval over patients], mean over {len(by_seed)} seeds; out of fold")
-    print(f"{'trained':<26}" + "".join(f"{'at ' + site:<24}" for site in cohorts))
+def report(by_seed: list[tuple[Scores, Folds]], cohorts: dict[str, Cohort], bootstraps: int) -> None:
+    for how, of in (("merged over folds", merged), ("mean of the folds' own", fold_mean)):
+        replicates: dict[tuple[str, str], Array] = {}
+        values: dict[tuple[str, str], float] = {}
+        for key in by_seed[0][0]:
+            cohort = cohorts[key[1]]
+            draws = patient_draws(cohort.patients, bootstraps, (0,))
+            truth, one = cohort.labels[:, 0], np.ones((1, len(cohort)))
+            each = [(scores[key], truth, folds[key[1]]) for scores, folds in by_seed]
+            values[key] = float(np.mean([of(*own, one)[0] for own in each]))
+            replicates[key] = np.mean([of(*own, draws) for own in each], axis=0)
+        print(f"\npneumonia, AUROC {how} [95 % interval over patients], mean over {len(by_seed)} seeds; out of fold")
+        show(values, replicates, list(cohorts))
+
+
+def merged(scores: Array, truth: Array, folds: Array, weights: Array) -> Array:
+    return weighted_auroc(scores, truth, weights)
+
+
+def fold_mean(scores: Array, truth: Array, folds: Array, weights: Array) -> Array:
+    """(B,) mean over the folds in which a draw has both classes."""
+    each = [weighted_auroc(scores[folds == fold], truth[folds == fold], weights[:, folds == fold]) for fold in np.unique(folds)]
+    return np.asarray(np.nanmean(each, axis=0))
+
+
+def show(values: dict[tuple[str, str], float], replicates: dict[tuple[str, str], Array], sites: list[str]) -> None:
+    print(f"{'trained':<26}" + "".join(f"{'at ' + site:<24}" for site in sites))
     for model in sorted({model for model, _ in values}, key=lambda name: (name.split()[0] not in ("regression", "local", "base"), name)):
         cells = []
-        for site in cohorts:
+        for site in sites:
             low, high = percentile_interval(replicates[model, site], 0.95)
             cells.append(f"{values[model, site]:.3f} [{low:.3f}, {high:.3f}]  ")
         print(f"{model:<26}" + "".join(f"{cell:<24}" for cell in cells))
-    print("\npaired differences")
-    for site in cohorts:
+    for site in sites:
         for less in ("base", f"local {site}", "shared", f"regression {site}"):
             difference = replicates["private", site] - replicates[less, site]
             low, high = percentile_interval(difference, 0.95)

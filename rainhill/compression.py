@@ -5,7 +5,7 @@ Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847), so that small cha
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from rainhill.adapter import Adapter, Array
 from rainhill.errors import ProtocolError
 
 Encoding = Literal["float32", "bf16", "int8", "top_k"]
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 _BF16, _INT8, _SCALE, _VALUES, _PLACES, _SHAPE = "#bf16", "#int8", "#scale", "#values", "#places", "#shape"
 _LARGEST = 2**28

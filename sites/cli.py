@@ -43,7 +43,8 @@ RECIPES = HERE / "recipes"
 @click.option(
     "--compare",
     metavar="A,B,...",
-    help="Compare strategies, each NAME or NAMES joined by + (`rainhill strategies` lists them), on the same sites and seeds.",
+    help="Compare strategies on the same sites and seeds, each NAME or NAMES joined by +; `rainhill strategies` lists them, and bf16, int8 "
+    "or top_k compresses updates.",
 )
 @click.option("--seeds", metavar="N,N,...", help="With --compare: as many runs of each.  [default: the recipe's own seed]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for everything the run leaves behind.  [default: runs/NAME-SEED]")
@@ -123,7 +124,7 @@ def _compare(name: str, names: str, seeds: str | None, sites_folder: Path, out: 
     asked = entrants(names, recipe)
     count = len(find_sites(recipe, sites_folder))
     for one in asked:
-        strategies.refuse_few(strategies.from_recipe(recipe.model_copy(update={"strategy": one.section})), count, f"--compare {one.name}")
+        strategies.refuse_few(strategies.from_recipe(one.recipe), count, f"--compare {one.name}")
     chosen = _seeds(seeds) if seeds else [recipe.seed]
     folder = out or Path("runs") / f"{recipe.name}-compare"
     try:

@@ -1,8 +1,12 @@
 """Several strategies on the same sites and seeds: the same films, first adapter, steps and test patients, so differences are paired.
 
-Every strategy is a run of its own, checkpointed round by round: the same command in the same folder goes on where it stopped.
+How updates are compressed on the way counts as part of a strategy here.
+
+Every strategy is a run of its own, checkpointed round by round, and its scores are kept: the same command in the same folder goes on where
+it stopped, and further strategies or seeds find the others done.
 """
 
+import io
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +20,7 @@ import strategies
 from client.training.metrics import Measured
 from rainhill import plugins
 from rainhill.adapter import Adapter
+from rainhill.compression import ENCODINGS
 from rainhill.errors import ConfigError, PluginError
 from rainhill.files import write_whole
 from rainhill.messages import RoundRecord, SiteId
@@ -26,6 +31,7 @@ from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
 from sites.evaluate import auroc_of
 from sites.inline import collect_inline
 from sites.plots import draw_comparison
+from sites.runs import refuse_changed
 from sites.simulate import Progress
 
 FORMAT = 1
@@ -33,23 +39,32 @@ FORMAT = 1
 Scores = dict[SiteId, dict[str, Measured]]
 """Site -> `base`, `local`, `pooled`, `NAME` (the site's own model by that strategy) and `NAME/shared` -> mean AUROC."""
 
+_KEY, _BYTES = "recipe", "bytes_per_site_round"
+
 Disturb = Callable[[Collect], Collect]
 """For a measurement: what stands between the sites and the coordinator, such as a site that lies."""
+
+
+def _honest(collect: Collect) -> Collect:
+    return collect
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
     name: str
     """As it was asked for, such as `alternating+fedprox`."""
-    section: StrategySection
+    recipe: Recipe
+    """The recipe compared in, with this entrant's strategy."""
+    disturb: Disturb = _honest
 
 
 def entrants(names: str, recipe: Recipe) -> list[Entrant]:
-    """Comma-separated, each one or more names joined by `+`: a rule, a server optimiser, a robust rule, a personalisation mode.
+    """Comma-separated, each one or more names joined by `+`: rule, server optimiser, robust rule, personalisation mode, encoding.
 
     What a name leaves open is the recipe's. Raises PluginError for a name that none of them has.
     """
     known = {name: kind for kind, package in strategies.PACKAGES.items() for name in plugins.names(package)}
+    known |= dict.fromkeys(ENCODINGS, "compression")
     found: list[Entrant] = []
     for asked in filter(None, (one.strip() for one in names.split(","))):
         changes: dict[str, Any] = {}
@@ -58,12 +73,16 @@ def entrants(names: str, recipe: Recipe) -> list[Entrant]:
                 raise PluginError(plugins.unknown(list(known), name, "strategy"))
             if known[name] in changes:
                 raise ConfigError(f"--compare {asked}: names two of a kind, {known[name]}")
-            changes[known[name]] = name if known[name] == "rule" else PartSection(name=name)
+            changes[known[name]] = PartSection(name=name) if known[name] in ("server_optimizer", "robust", "personal") else name
+        compression = recipe.compression
+        if "compression" in changes:
+            compression = compression.model_copy(update={"encoding": changes.pop("compression")})
         own = recipe.strategy.model_dump()
         if "rule" in changes and changes["rule"] != recipe.strategy.rule:
             # The further keys are the fields of the recipe's own rule.
             own = {key: value for key, value in own.items() if key in StrategySection.model_fields}
-        found.append(Entrant(name=asked, section=StrategySection.model_validate({**own, **changes})))
+        strategy = StrategySection.model_validate({**own, **changes})
+        found.append(Entrant(name=asked, recipe=recipe.model_copy(update={"strategy": strategy, "compression": compression})))
     if len(found) < 2:
         raise ConfigError(f"--compare {names!r}: names {len(found)}, comparing takes at least two, such as fedavg,flexlora")
     twice = sorted({one.name for one in found if [other.name for other in found].count(one.name) > 1})
@@ -82,7 +101,6 @@ def compare(
     out: Path,
     cache: Path,
     progress: Progress,
-    disturb: Disturb = lambda collect: collect,
 ) -> dict[str, Any]:
     """Trains what is not there yet, writes comparison.json and comparison.png into `out`, and gives the former."""
     started = time.monotonic()
@@ -102,12 +120,20 @@ def compare(
             progress.step(f"seed {seed}: films of {site.title}")
         patients |= {site: own.train.count + own.val.count for site, own in data.items()}
         public = open_site(bench, source, cache) if source and seeded.lora.init == "gradient" else None
-        first = first_adapter(bench, public)
-        scores = _references(bench, first, data, folder / "references", progress, seed)
+        _same_data(folder / "data.json", {site: own.cohort.fingerprint() for site, own in data.items()})
+        scores: Scores = {site: {} for site in data}
+        key, file = seeded.sha256, folder / "references" / "scores.npz"
+        if _read(file, key, scores) is None:
+            _references(bench, first_adapter(bench, public), data, folder / "references", scores, progress, seed)
+            _keep(file, key, scores, ("base", "local", "pooled"), 0.0)
         for one in asked:
-            entered = seeded.model_copy(update={"strategy": one.section})
-            theirs = replace(bench, recipe=entered, strategy=strategies.from_recipe(entered))
-            crossed = _enter(theirs, one.name, first_adapter(theirs, public), data, folder / one.name, scores, disturb)
+            entered = one.recipe.model_copy(update={"seed": seed})
+            key, file = entered.sha256, folder / one.name / "scores.npz"
+            crossed = _read(file, key, scores)
+            if crossed is None:
+                theirs = replace(bench, recipe=entered, strategy=strategies.from_recipe(entered))
+                crossed = _enter(theirs, one, first_adapter(theirs, public), data, folder / one.name, scores)
+                _keep(file, key, scores, (one.name, f"{one.name}/shared"), crossed)
             bytes_crossed[one.name] = crossed
             progress.step(f"seed {seed}: {one.name}")
         by_seed.append(scores)
@@ -118,7 +144,12 @@ def compare(
         "recipe_sha256": recipe.sha256,
         "seeds": list(seeds),
         "strategies": {
-            one.name: {"strategy": one.section.model_dump(mode="json"), "bytes_per_site_round": bytes_crossed[one.name]} for one in asked
+            one.name: {
+                "strategy": one.recipe.strategy.model_dump(mode="json"),
+                "compression": one.recipe.compression.model_dump(mode="json"),
+                "bytes_per_site_round": bytes_crossed[one.name],
+            }
+            for one in asked
         },
         "sites": {
             site.name: {"title": site.title, "patients": patients[site.name], **_entry([s[site.name] for s in by_seed], asked, recipe)}
@@ -133,30 +164,57 @@ def compare(
     return document
 
 
-def _references(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], folder: Path, progress: Progress, seed: int) -> Scores:
+def _same_data(file: Path, prints: Mapping[SiteId, str]) -> None:
+    """Writes the fingerprints of the sites' data, or holds them against those that this folder began with."""
+    if file.exists():
+        refuse_changed(file.parent, "data", json.loads(file.read_text(encoding="utf-8")), prints)
+    else:
+        write_whole(file, (json.dumps(prints, indent=1) + "\n").encode())
+
+
+def _references(
+    bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], folder: Path, scores: Scores, progress: Progress, seed: int
+) -> None:
     local = arms.train_local(bench, first, data, folder=folder, on_round=_quiet)
     progress.step(f"seed {seed}: each alone")
     pooled = arms.train_pooled(bench, first, data, folder=folder, on_round=_quiet)
     progress.step(f"seed {seed}: pooled")
-    scores: Scores = {}
     for site, own in data.items():
-        scores[site] = {"base": auroc_of(bench, own, first), "pooled": auroc_of(bench, own, pooled)}
+        scores[site]["base"], scores[site]["pooled"] = auroc_of(bench, own, first), auroc_of(bench, own, pooled)
         scores[site]["local"] = auroc_of(bench, own, local.adapters[site], local.private[site])
-    return scores
 
 
-def _enter(
-    bench: Bench, name: str, first: Adapter, data: Mapping[SiteId, SiteData], folder: Path, scores: Scores, disturb: Disturb
-) -> float:
+def _enter(bench: Bench, one: Entrant, first: Adapter, data: Mapping[SiteId, SiteData], folder: Path, scores: Scores) -> float:
     """Adds the strategy's scores, and gives the bytes of one site and round."""
-    collect = disturb(collect_inline(bench, data, arms.memory_of(folder, "shared")))
+    collect = one.disturb(collect_inline(bench, data, arms.memory_of(folder, "shared")))
     done = arms.train_shared(bench, first, sites=list(data), collect=collect, folder=folder, on_round=_quiet)
     views = arms.own_views(bench, done, data, folder=folder)
     private = arms.train_private(bench, views, data)
     for site, own in data.items():
-        scores[site][f"{name}/shared"] = auroc_of(bench, own, views[site])
-        scores[site][name] = auroc_of(bench, own, views[site], private[site])
+        scores[site][f"{one.name}/shared"] = auroc_of(bench, own, views[site])
+        scores[site][one.name] = auroc_of(bench, own, views[site], private[site])
     return results.crossing(bench, done.history)["bytes_per_site_round"]
+
+
+def _keep(file: Path, key: str, scores: Scores, arms_: tuple[str, ...], crossed: float) -> None:
+    """The scores of these arms, and the sha256 of the recipe that they are of."""
+    arrays = {f"{arm}@{site}": np.append(own[arm].value, own[arm].replicates) for site, own in scores.items() for arm in arms_}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, **{_KEY: np.array(key), _BYTES: np.array(crossed)})  # type: ignore[arg-type]
+    write_whole(file, buffer.getvalue())
+
+
+def _read(file: Path, key: str, scores: Scores) -> float | None:
+    """Adds what `_keep` wrote and gives the bytes that crossed; None where there is nothing, or of another recipe."""
+    if not file.exists():
+        return None
+    with np.load(file, allow_pickle=False) as stored:
+        if str(stored[_KEY]) != key:
+            return None
+        for name in set(stored) - {_KEY, _BYTES}:
+            arm, _, site = name.rpartition("@")
+            scores[site][arm] = Measured(value=float(stored[name][0]), replicates=stored[name][1:])
+        return float(stored[_BYTES])
 
 
 def _quiet(arm: str, record: RoundRecord) -> None: ...

@@ -53,8 +53,8 @@ class Run:
         facts = self._facts(cohorts)
         if self.begun:
             began = parse(json.loads(path.read_text(encoding="utf-8")), _Began, origin=str(path))
-            self._same("file", began.sites, facts["sites"])
-            self._same("data", began.cohorts, facts["cohorts"])
+            refuse_changed(self.folder, "file", began.sites, facts["sites"])
+            refuse_changed(self.folder, "data", began.cohorts, facts["cohorts"])
             return
         write_whole(self.folder / "recipe.json", (self.recipe.to_json() + "\n").encode())
         write_whole(path, (json.dumps(facts, indent=1) + "\n").encode())
@@ -71,11 +71,13 @@ class Run:
             "engine": self.engine,
         }
 
-    def _same(self, what: str, began: Mapping[SiteId, str], now: Mapping[SiteId, str]) -> None:
-        for site in sorted(began.keys() | now.keys()):
-            old, new = began.get(site, "absent"), now.get(site, "absent")
-            if old != new:
-                raise ConfigError(f"{self.folder}: the {what} of site {site} was {old[:12]} when the run began and is {new[:12]} now")
+
+def refuse_changed(folder: Path, what: str, began: Mapping[SiteId, str], now: Mapping[SiteId, str]) -> None:
+    """Raises ConfigError, naming the first site and both, where a site's `what` is another now or a site came or went."""
+    for site in sorted(began.keys() | now.keys()):
+        old, new = began.get(site, "absent"), now.get(site, "absent")
+        if old != new:
+            raise ConfigError(f"{folder}: the {what} of site {site} was {old[:12]} when the run began and is {new[:12]} now")
 
 
 def new_folder(recipe: Recipe, out: Path | None) -> Path:

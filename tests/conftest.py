@@ -21,6 +21,13 @@ settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile("same")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many laws of the strategies were put to the test; a test that ran over several examples counts once."""
+    told = {kind: [one for one in terminalreporter.getreports(kind) if "tests/strategies/" in one.nodeid] for kind in ("passed", "failed")}
+    if told["passed"] or told["failed"]:
+        terminalreporter.write_line(f"laws of the strategies: {len(told['passed'])} hold, {len(told['failed'])} do not")
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT of two layers with random weights that knows `square` and `stripe`, saved as transformers saves it."""

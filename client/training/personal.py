@@ -5,7 +5,7 @@ into the shared gradients a second time, past any clipping.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -61,19 +61,20 @@ def personalise(
         return lora.read_like(net, start, name=lora.SHARED if copied else lora.PRIVATE)
 
     share = recipe.private.model_copy(update={"steps": max(1, recipe.private.steps // CHECKS)})
-    best, best_loss, best_steps = start, _loss(net, task, data.val), 0
+    best, best_steps, best_values = start, 0, logits(net, data.val.hidden)
+    best_loss = _loss(best_values, task, data.val)
     for check in range(1, CHECKS + 1 if mode.after != "nothing" else 1):
         stretch = Stretch(before=(check - 1) * share.steps, total=CHECKS * share.steps)
         seed = (*site_seed(recipe.seed, site, 0), check)
         fit(net, data.train, task, share, parameters=parameters, seed=seed, stretch=stretch, penalty=penalty)
-        loss = _loss(net, task, data.val)
+        values = logits(net, data.val.hidden)
+        loss = _loss(values, task, data.val)
         if loss < best_loss:
-            best, best_loss, best_steps = current(), loss, check * share.steps
-    private = Private(adapter=best, instead=copied, temperature=1.0, steps=best_steps)
-    load_private(net, shared, private, recipe)
-    temperature = fit_temperature(logits(net, data.val.hidden), data.val.targets.numpy(), task)
+            best, best_loss, best_steps, best_values = current(), loss, check * share.steps, values
+    lora.write_adapter(net, shared, name=lora.SHARED)
     lora.activate(net, [lora.SHARED])
-    return replace(private, temperature=temperature)
+    temperature = fit_temperature(best_values, data.val.targets.numpy(), task)
+    return Private(adapter=best, instead=copied, temperature=temperature, steps=best_steps)
 
 
 def load_private(net: Net, shared: Adapter, private: Private | None, recipe: Recipe) -> Adapter:
@@ -123,5 +124,5 @@ def fit_temperature(values: Array, targets: Array, task: Task) -> float:
     return float(np.exp(found.x))
 
 
-def _loss(net: Net, task: Task, features: Features) -> float:
-    return float(task.loss(torch.from_numpy(logits(net, features.hidden)), features.targets).mean())
+def _loss(values: Array, task: Task, features: Features) -> float:
+    return float(task.loss(torch.from_numpy(values), features.targets).mean())

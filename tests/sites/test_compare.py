@@ -1,6 +1,7 @@
 """`rainhill simulate --compare`, as a person runs it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from sites.compare import entrants
 
 def test_strategies_are_compared_on_the_same_sites_and_seeds(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(recipe_text())
-    asked = "fedavg,flexlora,alternating+fedprox+ditto"
+    asked = "fedavg,fedavg+int8,alternating+fedprox+ditto"
     arguments = ("r.toml", "--sites", hospitals, "--compare", asked, "--seeds", "0,1", "--out", "cmp")
     run = simulate(*arguments, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
@@ -29,9 +30,11 @@ def test_strategies_are_compared_on_the_same_sites_and_seeds(simulate, hospitals
             assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
             gain = one["private_minus_local"]
             assert gain["value"] == pytest.approx(auroc["value"] - entry["local"]["value"], abs=2e-6)
-    # One factor a round crosses where the others send both.
+    # One factor a round crosses where the others send both, and a quarter as many bytes a number.
     crossed = {name: about["bytes_per_site_round"] for name, about in found["strategies"].items()}
     assert crossed["alternating+fedprox+ditto"] < crossed["fedavg"]
+    assert crossed["fedavg+int8"] < crossed["fedavg"]
+    assert found["strategies"]["fedavg+int8"]["compression"]["encoding"] == "int8"
     # The same command again finds every round done, and says the same.
     rounds = sorted((tmp_path / "cmp").rglob("round-*.safetensors"))
     before = [path.stat().st_mtime_ns for path in rounds if "checkpoints" not in str(path) and "memory" not in str(path)]
@@ -40,6 +43,26 @@ def test_strategies_are_compared_on_the_same_sites_and_seeds(simulate, hospitals
     assert [path.stat().st_mtime_ns for path in rounds if "memory" not in str(path)] == before
     repeated = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
     assert {**repeated, "seconds": 0} == {**found, "seconds": 0}
+
+
+def test_another_strategy_joins_and_other_films_do_not(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text())
+    copied = tmp_path / "hospitals"
+    shutil.copytree(hospitals, copied)
+    arguments = ("r.toml", "--sites", copied, "--out", "cmp", "--compare")
+    assert simulate(*arguments, "fedavg,ffa", cwd=tmp_path).returncode == 0
+    found = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
+    scores = {path: path.stat().st_mtime_ns for path in (tmp_path / "cmp").rglob("scores.npz")}
+    assert len(scores) == 3
+    assert simulate(*arguments, "fedavg,ffa,alternating", cwd=tmp_path).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in scores} == scores
+    joined = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
+    assert joined["mean"]["strategies"]["ffa"] == found["mean"]["strategies"]["ffa"]
+    manifest = copied / "calder" / "manifest.csv"
+    manifest.write_text(manifest.read_text().rpartition("P")[0])
+    refused = simulate(*arguments, "fedavg,ffa", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "the data of site calder was" in refused.stderr
 
 
 def test_the_same_seed_gives_what_a_run_of_its_own_gives(simulate, finished: Path, hospitals: Path, recipe_text, tmp_path: Path) -> None:
@@ -58,9 +81,9 @@ def test_the_same_seed_gives_what_a_run_of_its_own_gives(simulate, finished: Pat
 def test_a_name_leaves_the_rest_to_the_recipe(recipe: Recipe) -> None:
     own = recipe.strategy.model_copy(update={"weights": "patients"})
     [one, other] = entrants("flexlora, fedprox+median", recipe.model_copy(update={"strategy": own}))
-    assert (one.section.rule, one.section.weights) == ("flexlora", "patients")
-    assert other.section.rule == recipe.strategy.rule
-    assert other.section.robust is not None and other.section.robust.name == "median"
+    assert (one.recipe.strategy.rule, one.recipe.strategy.weights) == ("flexlora", "patients")
+    assert other.recipe.strategy.rule == recipe.strategy.rule
+    assert other.recipe.strategy.robust is not None and other.recipe.strategy.robust.name == "median"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +94,7 @@ def test_a_name_leaves_the_rest_to_the_recipe(recipe: Recipe) -> None:
         ("", ConfigError, "names 0"),
         ("fedavg,fedavg", ConfigError, "names 'fedavg' twice"),
         ("fedavg+ffa,flexlora", ConfigError, "names two of a kind, rule"),
+        ("fedavg+int8+bf16,flexlora", ConfigError, "names two of a kind, compression"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(recipe: Recipe, names: str, error: type, message: str) -> None:
