@@ -69,7 +69,9 @@ def open_cohort(bench: Bench, site: Site, cache: Path) -> Cohort:
     """The site's films; a phantom hospital's are drawn and written as DICOM first, unless the cache has them."""
     config, base = site.config, site.folder
     if config.phantom is not None:
-        base = cache / f"{config.name}-{bench.recipe.seed}"
+        # Two hospitals of one name, such as a smaller copy, must not redraw each other's films.
+        mark = hospital.fingerprint(config, seed=bench.recipe.seed)
+        base = cache / f"{config.name}-{bench.recipe.seed}-{mark[:12]}"
         hospital.write(config, base, seed=bench.recipe.seed)
         config = config.model_copy(update={"data": hospital.data_config(base)})
     return cohort.read(config, findings=bench.task.findings, size=bench.net.size, base=base, cache=cache / "pixels")

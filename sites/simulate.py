@@ -213,6 +213,7 @@ def _what_was_run(run: Run, bench: Bench) -> dict[str, Any]:
         "engine": run.engine,
         "task": recipe.task.name,
         "strategy": recipe.strategy.described(),
+        "encoding": recipe.compression.encoding,
         "outputs": list(bench.task.outputs),
         "base": {
             "model": recipe.base.model,
@@ -222,6 +223,7 @@ def _what_was_run(run: Run, bench: Bench) -> dict[str, Any]:
         },
         "lora": {
             "rank": recipe.lora.rank,
+            "ranks": dict(recipe.lora.ranks),
             "modules": len(bench.modules),
             "parameters": sum(parameter.numel() for parameter in lora.trainable(bench.net, name=lora.SHARED, with_head=False).values()),
             "last_blocks": recipe.lora.last_blocks,

@@ -127,9 +127,10 @@ def fake_results(levels=LEVELS, titles=TITLES, patients=PATIENTS, rounds=8, seed
         "engine": "inline",
         "task": "findings",
         "strategy": "flexlora",
+        "encoding": "float32",
         "outputs": FINDINGS,
         "base": {"model": "vit", "weights": "embedded:thorax_tiny", "sha256": "9a" * 32, "parameters": 1_200_000},
-        "lora": {"rank": 8, "modules": 18, "parameters": 73_728, "last_blocks": 3},
+        "lora": {"rank": 8, "ranks": {}, "modules": 18, "parameters": 73_728, "last_blocks": 3},
         "source": {
             "site": "halifax",
             "title": "Halifax",
@@ -245,6 +246,16 @@ def test_the_page_says_what_was_run_and_what_it_was_worth(run):
         "not for clinical use",
     ):
         assert expected in page.words.replace("\xa0", " ")
+
+
+def test_lower_ranks_and_compressed_updates_are_told(tmp_path, run):
+    results = fake_results()
+    results["lora"]["ranks"], results["encoding"] = {"liverpool": 2, "ormskirk": 4}, "int8"
+    told = " ".join(written(tmp_path, results).words.split())
+    assert "of flexlora, updates sent as int8." in told
+    titles = [results["sites"][site]["title"] for site in ("liverpool", "ormskirk")]
+    assert f"The rank is 8, but 2 at {titles[0]}, 4 at {titles[1]}." in told
+    assert "The rank is" not in run[3].words
 
 
 def test_a_refusal_is_told_with_its_reason_and_a_silent_site_by_name(tmp_path):
