@@ -1,7 +1,7 @@
 """Smaller tensors on the wire: bfloat16, int8 with one scale per tensor, or the largest entries alone.
 
-All are deterministic and, applied twice, the same as once. A site adds what was lost to what it sends in the next round (error feedback:
-Seide et al. 2014; Karimireddy et al. 2019, arXiv:1901.09847), so that small changes are delayed and not dropped.
+All are deterministic and, applied twice, the same as once. With error feedback (Seide et al. 2014; Karimireddy et al. 2019,
+arXiv:1901.09847) a site adds what was lost to what it sends in the next round, so that small changes are delayed and not dropped.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ Encoding = Literal["float32", "bf16", "int8", "top_k"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 _BF16, _INT8, _SCALE, _VALUES, _PLACES, _SHAPE = "#bf16", "#int8", "#scale", "#values", "#places", "#shape"
+_SIDES = 8
 _LARGEST = 2**28
 """Entries of a tensor that a message may ask to be unpacked."""
 
@@ -67,7 +68,10 @@ def lossy(adapter: Adapter, encoding: Encoding, *, share: float = 0.1) -> Adapte
 
 def _scattered(name: str, places: Array, packed: Mapping[str, Array]) -> Array:
     values = _of(_partner(packed, name + _VALUES), np.float32, name + _VALUES)
-    shape = tuple(int(side) for side in _of(_partner(packed, name + _SHAPE), np.uint32, name + _SHAPE))
+    sides = _of(_partner(packed, name + _SHAPE), np.uint32, name + _SHAPE)
+    if sides.ndim != 1 or len(sides) > _SIDES:
+        raise ProtocolError(f"{name}{_SHAPE}: shape {sides.shape} is not a list of at most {_SIDES} sides")
+    shape = tuple(map(int, sides))
     size = int(np.prod(shape, dtype=np.float64))
     if size > _LARGEST:
         raise ProtocolError(f"{name}: {size} entries are more than {_LARGEST}")

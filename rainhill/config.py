@@ -133,7 +133,7 @@ def parse(raw: dict[str, Any], model: type[Model], *, origin: str) -> Model:
 
 
 def _describe(problem: Any, model: type[BaseModel]) -> str:
-    keys = [_shown(str(part)) for part in problem["loc"]]
+    keys = [shown(str(part)) for part in problem["loc"]]
     key = ".".join(keys) or "file"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key{_nearest(keys, model)}"
@@ -141,10 +141,10 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
         return f"{key}: missing"
     got = problem["input"]
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {_shown(repr(got))}: {message}"
+    return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {shown(repr(got))}: {message}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """On one line, and not whole where it is long."""
     line = text if text.isprintable() else repr(text)
     return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]}...{line[-SHOWN // 2 + 3 :]}"

@@ -8,6 +8,7 @@ RainhillError                 one clear line (a table's problems: one line each)
 ├── ProtocolError             a message that breaks the wire form: names tensor, got and expected
 ├── RefusedError              a site or a rule says no: names what was asked and what is allowed
 ├── QuorumError               too few sites answered a round
+├── MergeError                what the sites sent merged into something that is not a number
 └── CheckpointError           a checkpoint cannot be written or read
 """
 
@@ -41,6 +42,10 @@ class RefusedError(RainhillError):
 
 
 class QuorumError(RainhillError):
+    pass
+
+
+class MergeError(RainhillError):
     pass
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from rainhill.config import shown
 from rainhill.errors import PluginError
 
 
@@ -32,4 +33,4 @@ def unknown(known: Sequence[str], name: str, kind: str) -> str:
     """The sentence that refuses a name, with the nearest that there is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f", did you mean {close[0]!r}?" if close else ""
-    return f"no {kind} is called {name!r}{hint} (there are: {', '.join(known)})"
+    return f"no {kind} is called {shown(name)!r}{hint} (there are: {', '.join(known)})"

@@ -134,12 +134,14 @@ Weights = Literal["equal", "capped", "patients"]
 
 
 class CompressionSection(Section):
-    """How the tensors of an update cross; what is lost is sent with the next round's, unless `error_feedback` is off."""
+    """How the tensors of an update cross."""
 
     encoding: Encoding = "float32"
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Of a tensor's entries that `top_k` sends."""
-    error_feedback: bool = True
+    error_feedback: bool = False
+    """Whether what was lost is sent with the next round's. For rounds of one step or a few: in more, a site learns what was lost anew, and
+    would send it twice. Refused where the factors have another basis in the next round."""
 
 
 class StrategySection(PluginSection):

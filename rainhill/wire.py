@@ -6,10 +6,10 @@ What arrives is checked here and nowhere else: kind, version, names, shapes, dty
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 VERSION = 2
+LARGEST = 1e6
+"""Of any value of a tensor: far above what training reaches, and far below where sums of squares of many sites overflow."""
 _HEADER = "rainhill"
 _RECORD = "rainhill"
 _CORRECTION = "correction/"
@@ -47,8 +49,11 @@ class _PlanHeader(Section):
     choices: int
 
 
+Count = Annotated[int, Field(ge=0, le=10**9)]
+
+
 class _EvaluationHeader(Section):
-    patients: int
+    patients: Count
     metrics: dict[str, float]
 
 
@@ -58,13 +63,13 @@ class _UpdateHeader(Section):
     run: str
     round: int
     site: str
-    patients: int
-    steps: int
+    patients: Count
+    steps: Count
     loss: float
     epsilon: float | None
     encoding: Encoding
-    share: float
-    choice: int
+    share: Annotated[float, Field(gt=0, le=1)]
+    choice: Count
     evaluation: _EvaluationHeader | None
 
 
@@ -107,6 +112,7 @@ def plan_from_bytes(blob: bytes) -> Plan:
     adapter = _named(arrays, _ADAPTER)
     correction = _named(arrays, _CORRECTION)
     _check_tensors(adapter, {name: array.shape for name, array in adapter.items()})
+    _check_tensors(correction, {name: adapter[name].shape for name in correction if name in adapter})
     rule = LocalRule(
         train=frozenset(header.train),
         send=frozenset(header.send),
@@ -209,7 +215,7 @@ def _raw_header(blob: bytes) -> dict[str, Any]:
         length = int.from_bytes(blob[:8], "little")
         metadata = json.loads(blob[8 : 8 + length])["__metadata__"]
         header = json.loads(metadata[_HEADER])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): {error}") from error
     if not isinstance(header, dict):
         raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): its header is no object")
@@ -232,7 +238,8 @@ def _from_bytes(blob: bytes, model: type[Any]) -> tuple[Any, dict[str, Array]]:
         raise ProtocolError(f"message header, {key} = {first['input']!r}: {first['msg']}") from error
     try:
         return header, load(blob)
-    except (SafetensorError, ValueError, TypeError) as error:
+    # KeyError: a dtype that numpy does not have.
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ProtocolError(f"not a safetensors message: {error}") from error
 
 
@@ -252,6 +259,8 @@ def _check_tensors(adapter: Adapter, expected: Mapping[str, tuple[int, ...]]) ->
         if not np.isfinite(array).all():
             bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
             raise ProtocolError(f"{name}: {bad} of {array.size} values are not finite")
+        if array.size and float(np.abs(array).max()) > LARGEST:
+            raise ProtocolError(f"{name}: holds {float(np.abs(array).max()):.3g}, values above {LARGEST:g} are not taken")
 
 
 def _finite(value: float, what: str) -> float:

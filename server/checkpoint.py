@@ -35,7 +35,7 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Writes, syncs, then renames: a crash or a full disk leaves the previous checkpoint as it was."""
     arrays = {_ADAPTER + name: array for name, array in checkpoint.adapter.items()}
-    arrays |= {_STATE + name: np.ascontiguousarray(array) for name, array in checkpoint.state.arrays.items()}
+    arrays |= {_STATE + name: np.asarray(array, order="C") for name, array in checkpoint.state.arrays.items()}
     metadata = {
         "recipe": checkpoint.recipe,
         "run": checkpoint.run,
@@ -88,7 +88,7 @@ def load(path: Path) -> Checkpoint:
 
 def path_of(folder: Path, number: int) -> Path:
     """Where the checkpoint after that round is."""
-    return folder / f"round-{number:04d}.safetensors"
+    return folder / f"round-{number:06d}.safetensors"
 
 
 def _digest(arrays: dict[str, Array]) -> str:

@@ -51,9 +51,12 @@ def collect_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float) 
                 yield _refusal(plan, f"its process failed (Flower error {reply.error.code})")
                 continue
             try:
-                yield wire.answer_from_bytes(wire.from_record(reply.content))
+                answer = wire.answer_from_bytes(wire.from_record(reply.content))
             except ProtocolError as error:
                 yield _refusal(plan, str(error))
+                continue
+            # A node speaks for its own site, whatever its message says.
+            yield answer if answer.site == plan.site else _refusal(plan, f"its answer is for site {answer.site!r}")
 
     return collect
 

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rainhill import wire
 from rainhill.adapter import Adapter
-from rainhill.errors import ProtocolError, QuorumError
+from rainhill.errors import MergeError, ProtocolError, QuorumError
 from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
 from rainhill.recipe import Recipe
 from server import checkpoint
@@ -34,7 +36,7 @@ def run_rounds(
     """Runs the rounds that are still to do, and leaves a checkpoint of each in `folder`.
 
     `adapter` is where a fresh run starts; a run with checkpoints goes on from the last one.
-    Raises QuorumError when a round had too few valid updates: what was finished before is kept.
+    Raises QuorumError when a round had too few valid updates, MergeError when their merge overflowed: what was finished before is kept.
     """
     latest = checkpoint.latest(folder, recipe=recipe.sha256, run=run)
     done = latest or Checkpoint(recipe=recipe.sha256, run=run, adapter=adapter, state=strategy.init(adapter), history=())
@@ -70,6 +72,9 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: S
             + (f" ({reasons})" if reasons else "")
         )
     adapter, state = strategy.step(done.adapter, updates, done.state)
+    broken = [name for name, array in (*adapter.items(), *state.arrays.items()) if not np.isfinite(array).all()]
+    if broken:
+        raise MergeError(f"round {number}: {broken[0]} is not finite after the merge; round {number - 1} is intact")
     record = RoundRecord(
         round=number,
         asked=tuple(sites),

@@ -17,7 +17,7 @@ from client.training.metrics import validation
 from client.training.personal import Private, load_private, personalise
 from rainhill.adapter import Adapter
 from rainhill.messages import RoundRecord, SiteId
-from rainhill.recipe import Recipe
+from rainhill.recipe import CompressionSection, Recipe
 from server import checkpoint
 from server.checkpoint import Checkpoint
 from server.rounds import Collect, run_rounds
@@ -143,11 +143,12 @@ def _best(bench: Bench, first: Adapter, done: Checkpoint, *, site: SiteId, data:
 
 
 def _for_one(recipe: Recipe, *, times: int) -> Recipe:
-    """The recipe for a run with a single site, whose steps are so many times as large."""
+    """The recipe for a run with a single site, whose steps are so many times as large, and which loses nothing on a wire."""
     rounds, private = recipe.rounds, recipe.private
     return recipe.model_copy(
         update={
             "rounds": rounds.model_copy(update={"patients_per_step": rounds.patients_per_step * times, "quorum": 1}),
+            "compression": CompressionSection(),
             "private": private.model_copy(update={"patients_per_step": private.patients_per_step * times}),
         }
     )

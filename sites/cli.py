@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rainhill.cli import stops_at_once
+from rainhill.config import shown
 from rainhill.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"
+SEEDS = 2**63
 
 
 @click.command()
@@ -33,7 +37,7 @@ RECIPES = HERE / "recipes"
     type=click.Choice(["inline", "flower"]),
     help="inline: all sites in this process. flower: Flower's simulation engine on Ray, also on a cluster.  [default: inline]",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="In place of the recipe's own seed.")
+@click.option("--seed", type=click.IntRange(min=0, max=SEEDS - 1), help="In place of the recipe's own seed.")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path, file_okay=False),
@@ -47,7 +51,9 @@ RECIPES = HERE / "recipes"
     "or top_k compresses updates.",
 )
 @click.option("--seeds", metavar="N,N,...", help="With --compare: as many runs of each.  [default: the recipe's own seed]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for everything the run leaves behind.  [default: runs/NAME-SEED]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for all that is left behind.  [default: runs/NAME-SEED, or runs/NAME-compare]"
+)
 def simulate(
     recipe: str | None,
     sites_folder: Path | None,
@@ -67,7 +73,7 @@ def simulate(
         from rich.console import Console
 
         import strategies
-        from sites.consortium import find_sites
+        from sites.consortium import find_sites, refuse_without_source
         from sites.runs import Run, new_folder, resumed
 
     if compare is not None:
@@ -91,8 +97,10 @@ def simulate(
             engine=engine or "inline",
         )
     # What is wrong with a file is told before torch is imported, which takes seconds.
-    strategy = strategies.from_recipe(run.recipe)
+    with _said_of(f"recipe {run.recipe.name}"):
+        strategy = strategies.from_recipe(run.recipe)
     asked = find_sites(run.recipe, run.sites_folder)
+    refuse_without_source(run.recipe, run.sites_folder)
     strategies.refuse_few(strategy, len(asked), f"recipe {run.recipe.name}")
 
     with stops_at_once():
@@ -116,17 +124,21 @@ def _compare(name: str, names: str, seeds: str | None, sites_folder: Path, out: 
     with stops_at_once():
         from rich.console import Console
 
-        from sites.compare import compare, entrants
-        from sites.consortium import find_sites
+        from sites.compare import check_comparison_folder, compare, entrants
+        from sites.consortium import find_sites, refuse_without_source
         from sites.tables import print_comparison
 
     recipe, path = _read(name, None)
     asked = entrants(names, recipe)
     count = len(find_sites(recipe, sites_folder))
+    refuse_without_source(recipe, sites_folder)
     for one in asked:
-        strategies.refuse_few(strategies.from_recipe(one.recipe), count, f"--compare {one.name}")
-    chosen = _seeds(seeds) if seeds else [recipe.seed]
+        with _said_of(f"--compare {one.name}"):
+            strategy = strategies.from_recipe(one.recipe)
+        strategies.refuse_few(strategy, count, f"--compare {one.name}")
+    chosen = [recipe.seed] if seeds is None else _seeds(seeds)
     folder = out or Path("runs") / f"{recipe.name}-compare"
+    check_comparison_folder(folder, recipe)
     try:
         with _Bar(Console(stderr=True)) as progress:
             document = compare(
@@ -145,13 +157,22 @@ def _compare(name: str, names: str, seeds: str | None, sites_folder: Path, out: 
     click.echo(f"{folder / 'comparison.png'}")
 
 
+@contextmanager
+def _said_of(what: str) -> Iterator[None]:
+    """Puts in front of a refusal what it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
 def _seeds(text: str) -> list[int]:
     try:
         seeds = [int(one) for one in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--seeds {text!r}: expected numbers separated by commas, such as 0,1,2") from error
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"--seeds {text!r}: expected different numbers from 0 up")
+        raise ConfigError(f"--seeds {shown(text)!r}: expected numbers separated by commas, such as 0,1,2") from error
+    if min(seeds) < 0 or max(seeds) >= SEEDS or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {shown(text)!r}: expected different numbers from 0 to 2**63 - 1")
     return seeds
 
 

@@ -21,6 +21,7 @@ from client.training.metrics import Measured
 from rainhill import plugins
 from rainhill.adapter import Adapter
 from rainhill.compression import ENCODINGS
+from rainhill.config import shown
 from rainhill.errors import ConfigError, PluginError
 from rainhill.files import write_whole
 from rainhill.messages import RoundRecord, SiteId
@@ -39,6 +40,7 @@ FORMAT = 1
 Scores = dict[SiteId, dict[str, Measured]]
 """Site -> `base`, `local`, `pooled`, `NAME` (the site's own model by that strategy) and `NAME/shared` -> mean AUROC."""
 
+_MARK = "recipe.sha256"
 _KEY, _BYTES = "recipe", "bytes_per_site_round"
 
 Disturb = Callable[[Collect], Collect]
@@ -68,11 +70,11 @@ def entrants(names: str, recipe: Recipe) -> list[Entrant]:
     found: list[Entrant] = []
     for asked in filter(None, (one.strip() for one in names.split(","))):
         changes: dict[str, Any] = {}
-        for name in asked.split("+"):
+        for name in (part.strip() for part in asked.split("+")):
             if name not in known:
-                raise PluginError(plugins.unknown(list(known), name, "strategy"))
+                raise PluginError(f"--compare {shown(asked)}: {plugins.unknown(list(known), name, 'strategy')}")
             if known[name] in changes:
-                raise ConfigError(f"--compare {asked}: names two of a kind, {known[name]}")
+                raise ConfigError(f"--compare {shown(asked)}: names two of a kind, {known[name]}")
             changes[known[name]] = PartSection(name=name) if known[name] in ("server_optimizer", "robust", "personal") else name
         compression = recipe.compression
         if "compression" in changes:
@@ -84,11 +86,25 @@ def entrants(names: str, recipe: Recipe) -> list[Entrant]:
         strategy = StrategySection.model_validate({**own, **changes})
         found.append(Entrant(name=asked, recipe=recipe.model_copy(update={"strategy": strategy, "compression": compression})))
     if len(found) < 2:
-        raise ConfigError(f"--compare {names!r}: names {len(found)}, comparing takes at least two, such as fedavg,flexlora")
-    twice = sorted({one.name for one in found if [other.name for other in found].count(one.name) > 1})
-    if twice:
-        raise ConfigError(f"--compare {names!r}: names {twice[0]!r} twice")
+        raise ConfigError(f"--compare {shown(names)!r}: names {len(found)}, comparing takes at least two, such as fedavg,flexlora")
+    for place, one in enumerate(found):
+        for other in found[:place]:
+            if one.recipe == other.recipe:
+                raise ConfigError(f"--compare: {shown(one.name)!r} and {shown(other.name)!r} are the same strategy")
     return found
+
+
+def check_comparison_folder(folder: Path, recipe: Recipe) -> None:
+    """Raises ConfigError unless the folder is free, or holds a comparison in this recipe."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file, expected a folder")
+    mark = folder / _MARK
+    if mark.exists():
+        began = mark.read_text(encoding="utf-8").strip()
+        if began != recipe.sha256:
+            raise ConfigError(f"{folder}: compares in recipe {began[:12]}, asked is {recipe.sha256[:12]}; choose another --out")
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder}: is not empty and holds no comparison; choose another --out")
 
 
 def compare(
@@ -106,6 +122,7 @@ def compare(
     started = time.monotonic()
     sites = consortium.find_sites(recipe, sites_folder)
     source = consortium.find_source(sites_folder)
+    write_whole(out / _MARK, (recipe.sha256 + "\n").encode())
     progress.start(total=len(seeds) * (len(sites) + 2 + len(asked)))
     by_seed: list[Scores] = []
     bytes_crossed: dict[str, float] = {}

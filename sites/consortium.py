@@ -43,7 +43,13 @@ def find_sites(recipe: Recipe, folder: Path) -> list[Site]:
             raise ConfigError(
                 f"recipe {recipe.name}: sites names {name!r}, which {folder} does not have{hint} (there are: {', '.join(known)})"
             )
-    found = [site for name, site in known.items() if name in (recipe.sites or known)]
+    asked = recipe.sites or tuple(known)
+    for name in recipe.lora.ranks:
+        if name not in asked:
+            close = difflib.get_close_matches(name, asked, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"recipe {recipe.name}: lora.ranks names {name!r}, which is not asked{hint} (asked are: {', '.join(asked)})")
+    found = [site for name, site in known.items() if name in asked]
     if recipe.rounds.quorum > len(found):
         raise ConfigError(
             f"recipe {recipe.name}: rounds.quorum = {recipe.rounds.quorum} is more than the {len(found)} sites that are asked"
@@ -57,6 +63,12 @@ def find_source(folder: Path) -> Site | None:
     if len(known) > 1:
         raise ConfigError(f"{folder / SOURCE}: holds {len(known)} site files, a base model has one source")
     return known[0] if known else None
+
+
+def refuse_without_source(recipe: Recipe, folder: Path) -> None:
+    """Raises ConfigError where A is to follow the gradient of a public hospital's patients, and there is none."""
+    if recipe.lora.init == "gradient" and find_source(folder) is None:
+        raise ConfigError(f"recipe {recipe.name}: lora.init = 'gradient' needs a public hospital in {folder / SOURCE}, there is none")
 
 
 def read_sites(folder: Path) -> dict[str, Site]:

@@ -91,7 +91,7 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
         entries = _site_entries(bench, sites, data, found, shared, views, local, private)
         base_at_home = _source_entry(bench, source, origin, first)
 
-    fingerprints = _write_adapters(run.folder / "adapters", shared=shared.adapter, pooled=pooled, local=local, private=private)
+    fingerprints = _write_adapters(run.folder / "adapters", shared=shared.adapter, views=views, pooled=pooled, local=local, private=private)
     document = {
         "format": results.FORMAT,
         **_what_was_run(run, bench),
@@ -244,9 +244,13 @@ def _round_entry(record: RoundRecord) -> dict[str, Any]:
     }
 
 
-def _write_adapters(folder: Path, *, shared: Adapter, pooled: Adapter, local: Trained, private: Trained) -> dict[str, str]:
+def _write_adapters(
+    folder: Path, *, shared: Adapter, views: Mapping[SiteId, Adapter], pooled: Adapter, local: Trained, private: Trained
+) -> dict[str, str]:
     """Writes each adapter as safetensors, and gives its fingerprint."""
     adapters = {"shared": shared, "pooled": pooled}
+    # Of a site that has it at a lower rank, with tensors of its own, or another of several.
+    adapters |= {f"shared/{site}": adapter for site, adapter in views.items() if adapter != shared}
     adapters |= {f"local/{site}": adapter for site, adapter in local.adapters.items()}
     adapters |= {f"private/{site}": part.adapter for site, part in private.private.items()}
     for name, adapter in adapters.items():

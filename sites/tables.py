@@ -57,17 +57,17 @@ def print_comparison(console: Console, document: dict[str, Any]) -> None:
         alone = [site["strategies"][name]["private_minus_local"] for site in sites]
         table.add_row(
             escape(name),
-            f"{entry['private']['value']:.3f}",
-            f"{entry['private_minus_local']['value']:+.3f}",
-            f"{entry['private_minus_first']['value']:+.3f}",
-            str(sum(one["low"] > 0 for one in alone)),
-            str(sum(one["high"] < 0 for one in alone)),
+            _number(entry["private"]["value"]),
+            _number(entry["private_minus_local"]["value"], "+.3f"),
+            _number(entry["private_minus_first"]["value"], "+.3f"),
+            str(sum(one["low"] is not None and one["low"] > 0 for one in alone)),
+            str(sum(one["high"] is not None and one["high"] < 0 for one in alone)),
             f"{about['bytes_per_site_round'] / 1024:.0f}",
         )
     console.print(table)
     console.print(
-        f"mean AUROC over {len(sites)} hospitals and {len(document['seeds'])} seeds; as it arrived {mean['base']['value']:.3f}, "
-        f"alone {mean['local']['value']:.3f}, pooled {mean['pooled']['value']:.3f}. "
+        f"mean AUROC over {len(sites)} hospitals and {len(document['seeds'])} seeds; as it arrived {_number(mean['base']['value'])}, "
+        f"alone {_number(mean['local']['value'])}, pooled {_number(mean['pooled']['value'])}. "
         "better, worse: hospitals whose 95 % interval against training alone excludes 0. KiB: of a site and round, both ways.",
         style="dim",
     )
@@ -80,6 +80,10 @@ def _table(document: dict[str, Any]) -> Table:
 
 def _value(arm: dict[str, Any]) -> str:
     return f"{arm['auroc']['value']:.3f}" if "auroc" in arm else "-"
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,13 +1,13 @@
 """How site updates become the next adapter: pure numpy, one file per rule, optimiser and robust rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import strategies as _rules
 from rainhill import config, plugins
-from rainhill.errors import ConfigError
-from rainhill.messages import SiteId
+from rainhill.errors import ConfigError, PluginError
+from rainhill.messages import LocalRule, SiteId
 from rainhill.recipe import PartSection, Recipe, StrategySection
 from strategies import optimizers, personal, robust
 from strategies._rule import Move, Rule, State, Traits
@@ -15,14 +15,36 @@ from strategies._strategy import Strategy
 
 PACKAGES: dict[str, ModuleType] = {"rule": _rules, "server_optimizer": optimizers, "robust": robust, "personal": personal}
 """Key of `[strategy]` -> the package of its plug-ins."""
+KINDS = {"rule": "rule", "server_optimizer": "server optimiser", "robust": "robust rule", "personal": "personalisation mode"}
+HEAD = "head.weight"
 
 __all__ = ["PACKAGES", "Move", "Rule", "State", "Strategy", "Traits", "from_recipe", "from_section", "refuse_few"]
 
 
 def from_recipe(recipe: Recipe) -> Strategy:
     """The strategy of a recipe, at its ranks; raises ConfigError for what cannot be combined, with the reason."""
-    strategy = from_section(recipe.strategy, ranks=recipe.lora.ranks)
+    section, compression = recipe.strategy, recipe.compression
+    strategy = from_section(section, ranks=recipe.lora.ranks)
     strategy.personal.check(recipe.rounds)
+    lost = compression.encoding != "float32"
+    moving = not strategy.rule.traits.factors or strategy.rule.traits.sketched or strategy.personal.several
+    keeps_head = strategy.personal.local(LocalRule()).keeps(HEAD)
+    _raise_first(
+        [
+            (
+                lost and compression.error_feedback and moving,
+                f"[compression] error_feedback sends what was lost in the next round, and {_named(section)} has another basis then",
+            ),
+            (
+                compression.encoding == "top_k" and strategy.robust is not None and strategy.robust.coordinate_wise,
+                f"[compression] encoding = 'top_k' leaves most entries at zero, and {_named(section)} takes the middle of each",
+            ),
+            (
+                keeps_head and recipe.lora.head == "frozen",
+                f"[strategy] personal = {section.personal.name!r} keeps the head at the site, and [lora] head = 'frozen' trains none",
+            ),
+        ]
+    )
     return strategy
 
 
@@ -40,9 +62,7 @@ def from_section(section: StrategySection, *, ranks: Mapping[SiteId, int] | None
     Raises ConfigError with the reason for what cannot be combined.
     """
     strategy = Strategy(
-        rule=config.parse(
-            section.options, plugins.load(_rules, section.rule, kind="strategy"), origin=f"[strategy] rule = {section.rule!r}"
-        ),
+        rule=config.parse(section.options, _load(_rules, section.rule, key="rule"), origin=f"[strategy] rule = {section.rule!r}"),
         weights=section.weights,
         cap=section.cap,
         optimizer=_part(section.server_optimizer, optimizers, key="server_optimizer"),
@@ -58,7 +78,19 @@ def _part(section: PartSection | None, package: ModuleType, *, key: str) -> Any:
     if section is None:
         return None
     name = section.name
-    return config.parse(section.options, plugins.load(package, name, kind=key), origin=f"[strategy] {key} = {name!r}")
+    return config.parse(section.options, _load(package, name, key=key), origin=f"[strategy] {key} = {name!r}")
+
+
+def _load(package: ModuleType, name: str, *, key: str) -> type[Any]:
+    """The plug-in; one that is known under another key is told so."""
+    for other, elsewhere in PACKAGES.items():
+        if other != key and name in plugins.names(elsewhere) and name not in plugins.names(package):
+            raise PluginError(f"[strategy] {key} = {name!r}: that is a {KINDS[other]}, for the key {other}")
+    return plugins.load(package, name, kind=KINDS[key])
+
+
+def _named(section: StrategySection) -> str:
+    return f"[strategy] {section.described()}"
 
 
 def _refuse(section: StrategySection, strategy: Strategy) -> None:
@@ -67,6 +99,7 @@ def _refuse(section: StrategySection, strategy: Strategy) -> None:
     robust = f"[strategy] robust = {section.robust.name!r}" if section.robust else ""
     optimizer = f"[strategy] server_optimizer = {section.server_optimizer.name!r}" if section.server_optimizer else ""
     stepwise = strategy.optimizer is not None and strategy.optimizer.needs_factors
+    variates = strategy.optimizer is not None and strategy.optimizer.variates
     refusals = [
         (
             bool(strategy.ranks) and not traits.mixed_ranks,
@@ -84,7 +117,27 @@ def _refuse(section: StrategySection, strategy: Strategy) -> None:
         (mode.several and stepwise, f"{optimizer} follows one adapter from round to round, and {personal} has several"),
         (mode.after == "ditto" and traits.core, f"{personal} trains A and B, and {rule} holds them fixed"),
         (mode.several and bool(robust), f"{robust} needs all sites around one adapter, and {personal} has several"),
+        (bool(strategy.ranks) and not mode.mixed_ranks, f"[lora] ranks = {dict(strategy.ranks)}: {personal} takes no sites of other ranks"),
+        (bool(strategy.ranks) and variates, f"[lora] ranks = {dict(strategy.ranks)}: {optimizer} averages variates, which are of one rank"),
+        (variates and bool(robust), f"{optimizer} averages what each site sends beside its update, and {robust} does not look at that"),
+        (stepwise and traits.residual, f"{optimizer} goes another way than the mean that the residual of {rule} belongs to"),
+        (
+            stepwise and strategy.robust is not None and strategy.robust.coordinate_wise and not strategy.one_factor,
+            f"{optimizer} steps from factors to the next round's, and {robust} changes their basis",
+        ),
+        (
+            strategy.robust is not None and strategy.robust.reweighs and not traits.exact,
+            f"{robust} holds products down, and {rule} averages factors, in which a site can hide any size: take a rule that is exact",
+        ),
+        (
+            bool(robust) and strategy.weights != "equal",
+            f"{robust} with weights = {strategy.weights!r}: a hostile site would choose its own weight",
+        ),
     ]
+    _raise_first(refusals)
+
+
+def _raise_first(refusals: Sequence[tuple[bool, str]]) -> None:
     for applies, reason in refusals:
         if applies:
             raise ConfigError(reason)

@@ -18,6 +18,8 @@ from rainhill.recipe import PartSection, StrategySection
 from strategies import Strategy
 
 MODULE = "m"
+AROUND = {"server_optimizer": "fedavg", "robust": "flexlora", "personal": "fedavg"}
+"""The rule beside which a part of another kind is shown: robust rules go with exact ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Entry:
     summary: str
     source: str
     uplink_bytes: int
-    """A site sends in a round; of a part other than a rule, with `fedavg`. The mean of two rounds, where they differ."""
+    """A site sends in a round; of a part other than a rule, with `fedavg`, of a robust one with `flexlora`. The mean of two rounds."""
     downlink_bytes: int
     """A site is sent in the second round."""
     exact: bool | None
@@ -36,10 +38,14 @@ class Entry:
     linear: bool
     """Whether secure aggregation can hide single updates from the server."""
     needs_single_updates: bool
+    keeps_basis: bool
+    """Whether A and B of one round may be held against those of the next, entry by entry."""
     min_sites: int
     mixed_ranks: bool
     noise: str
     """What noise on the sites' tensors does to the product."""
+    options: dict[str, Any]
+    """Further keys of its table, and what they are where not given."""
     void: bool
     """Whether it voids a privacy guarantee of the shared adapter, since parts that stay train along with it."""
 
@@ -52,7 +58,8 @@ def catalogue(*, width: int = 384, rank: int = 8, modules: int = 24, sites: int 
     try:
         for kind, package in strategies.PACKAGES.items():
             for name in plugins.names(package):
-                section = StrategySection(rule=name) if kind == "rule" else StrategySection(rule="fedavg", **{kind: PartSection(name=name)})
+                parts = {"rule": name} if kind == "rule" else {"rule": AROUND[kind], kind: PartSection(name=name)}
+                section = StrategySection.model_validate(parts)
                 entries.append(_entry(name, kind, strategies.from_section(section), width=width, rank=rank, modules=modules, sites=sites))
     finally:
         logging.disable(logging.NOTSET)
@@ -65,7 +72,9 @@ def as_rows(entries: list[Entry]) -> list[dict[str, Any]]:
 
 def _entry(name: str, kind: str, strategy: Strategy, *, width: int, rank: int, modules: int, sites: int) -> Entry:
     traits = strategy.rule.traits
-    part: Any = {"rule": traits, "server_optimizer": strategy.optimizer, "robust": strategy.robust, "personal": strategy.personal}[kind]
+    parts: dict[str, Any] = {"rule": strategy.rule, "server_optimizer": strategy.optimizer, "robust": strategy.robust}
+    plugin = (parts | {"personal": strategy.personal})[kind]
+    part = traits if kind == "rule" else plugin
     count = max(sites, strategy.min_sites())
     up, down = zip(*_two_rounds(strategy, width=width, rank=rank, count=count), strict=True)
     return Entry(
@@ -78,9 +87,11 @@ def _entry(name: str, kind: str, strategy: Strategy, *, width: int, rank: int, m
         exact=traits.exact if kind == "rule" else None,
         linear=strategy.linear,
         needs_single_updates=not strategy.linear,
+        keeps_basis=traits.factors,
         min_sites=strategy.min_sites(),
-        mixed_ranks=traits.mixed_ranks,
+        mixed_ranks=traits.mixed_ranks and strategy.personal.mixed_ranks and not (strategy.optimizer and strategy.optimizer.variates),
         noise=traits.noise,
+        options=plugin.model_dump(mode="json"),
         void=traits.void or strategy.personal.void,
     )
 

@@ -33,6 +33,8 @@ def strategies(as_json: bool, markdown: bool, width: int, rank: int, modules: in
 
         from strategies._catalogue import as_rows, catalogue
 
+    if as_json and markdown:
+        raise click.UsageError("--json and --markdown are two forms of one list: give one of them")
     if rank > width:
         raise click.UsageError(f"--rank {rank} is above --width {width}")
     entries = catalogue(width=width, rank=rank, modules=modules, sites=count)
@@ -65,7 +67,8 @@ COLUMNS = ("name", "KiB up", "KiB down", "exact", "linear", "min sites", "mixed 
 
 def _print(entries: list[Entry], sizes: str) -> None:
     """Two lines for each, narrow enough for 80 columns."""
-    click.echo(f"{sizes}; KiB of one site and round")
+    click.echo(f"{sizes}; KiB of a site and round")
+    click.echo("exact: merges products, not factors. linear: sums are enough for it.")
     for kind, heading in HEADINGS.items():
         click.secho(f"\n{heading}  ({kind} = ...)", bold=True)
         click.secho(LINE.format(*COLUMNS[:-1]).rstrip(), underline=True)
@@ -79,11 +82,19 @@ def _print(entries: list[Entry], sizes: str) -> None:
 def _markdown(entries: list[Entry], sizes: str) -> str:
     from importlib import resources
 
-    lines = [resources.files("strategies").joinpath("_catalogue.md").read_text(encoding="utf-8").replace("SIZES", sizes)]
+    keep = ", ".join(f"`{entry.name}`" for entry in entries if entry.kind == "rule" and entry.keeps_basis)
+    text = resources.files("strategies").joinpath("_catalogue.md").read_text(encoding="utf-8")
+    lines = [text.replace("SIZES", sizes).replace("BASIS", keep)]
     for kind, heading in HEADINGS.items():
-        lines += [f'\n## {heading}: `{kind} = "..."`\n', f"| {' | '.join(COLUMNS)} | source |", "|" + "---|" * (len(COLUMNS) + 1)]
+        lines += [f'\n## {heading}: `{kind} = "..."`\n', f"| {' | '.join(COLUMNS)} | keys | source |", "|" + "---|" * (len(COLUMNS) + 2)]
         for entry in entries:
             if entry.kind == kind:
-                source = f"[{entry.source}](https://arxiv.org/abs/{entry.source.removeprefix('arXiv:')})" if entry.source else ""
-                lines.append(f"| {' | '.join([f'`{entry.name}`', *_cells(entry)[1:]])} | {source} |")
+                number = entry.source.removeprefix("arXiv:")
+                source = f"[{entry.source}](https://arxiv.org/abs/{number})" if number != entry.source else entry.source
+                keys = ", ".join(f"`{key}` = {_told(value)}" for key, value in entry.options.items())
+                lines.append(f"| {' | '.join([f'`{entry.name}`', *_cells(entry)[1:]])} | {keys} | {source} |")
     return "\n".join(lines) + "\n"
+
+
+def _told(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter, Array, Pair, padded, split_name
+from rainhill.adapter import A_SUFFIX, B_SUFFIX, CORE_SUFFIX, Adapter, Array, Pair, padded, split_name
 
 
 def svd(pairs: Sequence[Pair], weights: Sequence[float]) -> tuple[Array, Array, Array]:
@@ -78,3 +78,11 @@ def widen(adapter: Adapter, like: Adapter) -> Adapter:
 def _leading(name: str, rank: int) -> tuple[slice, ...]:
     suffix = split_name(name)[1]
     return {A_SUFFIX: (slice(rank),), B_SUFFIX: (slice(None), slice(rank))}.get(suffix, (slice(None),))
+
+
+def effective(adapter: Adapter) -> dict[str, Pair]:
+    """Module -> factors of its product, with the core in B where there is one."""
+    return {
+        module: Pair(a=pair.a, b=pair.b @ adapter[module + CORE_SUFFIX]) if module + CORE_SUFFIX in adapter else pair
+        for module, pair in adapter.pairs().items()
+    }

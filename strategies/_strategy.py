@@ -93,7 +93,7 @@ class Strategy:
 
     def min_sites(self) -> int:
         """Fewer valid updates in a round than this, and what was composed means nothing."""
-        return max(self.rule.traits.min_sites, self.robust.min_sites() if self.robust else 1, self.personal.min_sites)
+        return max(self.rule.traits.min_sites, self.robust.min_sites() if self.robust else 1, self.personal.min_sites())
 
     def why_so_many(self) -> str:
         """What `min_sites` rests on, for the one who has fewer."""
@@ -108,6 +108,11 @@ class Strategy:
         sizes = [float(update.patients) for update in updates]
         # Where so many sites stayed away that the cap cannot hold, the others count alike.
         return [size / sum(sizes) for size in sizes] if self.weights == "patients" else capped(sizes, max(self.cap, 1 / len(sizes)))
+
+    @property
+    def one_factor(self) -> bool:
+        """Whether a site sends one factor a round, or a core, so that products are as linear as the factor is."""
+        return len(self.rule.local(State(), "").send) == 1
 
     @property
     def linear(self) -> bool:

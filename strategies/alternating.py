@@ -1,10 +1,6 @@
-"""RoLoRA: odd rounds train and average B, even rounds A; each round's mean is exact. Chen et al. 2025, arXiv:2502.01755.
-
-With `per = "step"` it is LA-LoRA (ICLR 2026): the factors take turns from one local step to the next, and both are averaged.
-"""
+"""RoLoRA: odd rounds train and average B, even rounds A; each round's mean is exact. Chen et al. 2025, arXiv:2502.01755."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from rainhill.adapter import Adapter
 from rainhill.messages import Factor, LocalRule, SiteId
@@ -12,8 +8,6 @@ from strategies._rule import Move, Rule, State, Traits, add_mean
 
 
 class Alternating(Rule):
-    per: Literal["round", "step"] = "round"
-
     traits = Traits(
         source="arXiv:2502.01755",
         summary="mean of B in odd rounds, of A in even ones",
@@ -25,8 +19,6 @@ class Alternating(Rule):
     )
 
     def local(self, state: State, site: SiteId) -> LocalRule:  # noqa: ARG002 - every site trains the same factor
-        if self.per == "step":
-            return LocalRule(alternate=True)
         # B begins: it starts at zero, and the gradient of A is zero for as long as B is.
         turn: frozenset[Factor] = frozenset({"B"}) if state.round % 2 == 0 else frozenset({"A"})
         return LocalRule(train=turn, send=turn)

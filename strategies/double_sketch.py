@@ -6,6 +6,7 @@ trips for this (the second sends back a basis of Y); with a sketch of the rows b
 Nystroem approximation (Nakatsukasa 2020, arXiv:2009.11392), one trip does, and a site has nothing to remember between the two.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from strategies._factors import difference, svd, with_pairs
 from strategies._rule import Move, Rule, Shape, State, Traits, add_mean, mean
 from strategies.flexlora import energy_kept, refill
 
+log = logging.getLogger(__name__)
+
 Y_SUFFIX = ".sketch_Y"
 Z_SUFFIX = ".sketch_Z"
 OVERSAMPLING = 1.5
@@ -25,7 +28,7 @@ OVERSAMPLING = 1.5
 
 
 class DoubleSketch(Rule):
-    size: Annotated[int, Field(ge=1)] = 32
+    size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Columns of Y, the paper's l. Exact where it is at least the rank of the mean change: n r in the first round, (n + 1) r after it."""
 
     traits = Traits(
@@ -64,6 +67,9 @@ class DoubleSketch(Rule):
 
     def step(self, adapter: Adapter, moves: Sequence[Move], state: State) -> tuple[Adapter, State]:
         totals = mean(moves)
+        needed = (len(moves) + (state.round > 0)) * max(pair.rank for pair in adapter.pairs().values())
+        if self.size < needed:
+            log.warning("double_sketch: size = %d is below the %d that %d sites need for an exact mean", self.size, needed, len(moves))
         after = add_mean(
             adapter, [Move(site="", weight=1.0, sent=adapter, delta=Adapter({k: v for k, v in totals.items() if k in adapter}))]
         )

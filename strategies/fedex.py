@@ -15,7 +15,7 @@ from strategies._rule import Move, Rule, State, Traits, add_mean, product_change
 
 
 class FedEx(Rule):
-    residual_rank: Annotated[int, Field(ge=1)] | None = None
+    residual_rank: Annotated[int, Field(ge=1, le=4096)] | None = None
     """The residual is cut to this rank, and the merge is then as exact as that allows; not cut where not given."""
 
     traits = Traits(

@@ -16,7 +16,7 @@ from strategies._rule import Move, Rule, State, Traits, add_mean
 
 
 class FedRot(Rule):
-    pull: Annotated[float, Field(ge=0)] = 0.0
+    pull: Annotated[float, Field(ge=0, le=1e12)] = 0.0
     """Towards no rotation: a multiple of the identity, relative to the norm, added before the polar factor is taken."""
 
     traits = Traits(

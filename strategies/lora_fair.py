@@ -16,7 +16,7 @@ from strategies._rule import Move, Rule, State, Traits, add_mean, product_change
 
 
 class LoraFair(Rule):
-    ridge: Annotated[float, Field(ge=0)] = 0.1
+    ridge: Annotated[float, Field(ge=0, le=1e12)] = 0.1
     """l, as a share of the mean squared row norm of A."""
 
     traits = Traits(

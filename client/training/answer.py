@@ -1,5 +1,6 @@
 """A Plan in, an Update out: what a site does in one round."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from client.training.features import Features, logits
 from client.training.fit import Pull, Stretch, fit, tail_mean
 from client.training.memory import Memory
 from client.training.metrics import validation
-from rainhill.adapter import Adapter, Array
+from rainhill.adapter import Adapter, Array, factor
 from rainhill.compression import lossy
 from rainhill.errors import DataError, RainhillError, RefusedError
 from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update
@@ -47,7 +48,7 @@ def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: T
     if not 1 <= plan.round <= recipe.rounds.count:
         raise RefusedError(f"{plan.site}: plan is for round {plan.round}, the recipe has {recipe.rounds.count}")
     offered = (plan.adapter, *plan.choices)
-    choice = _best_fit(offered, plan.rule, memory, plan.round, net=net, task=task, data=data) if plan.choices else 0
+    choice = _best_fit(offered, plan, memory, net=net, task=task, data=data) if plan.choices else 0
     start = own_view(offered[choice], plan.rule, memory, plan.round)
     lora.write_adapter(net, start, name=lora.SHARED)
     evaluation = Evaluation(patients=data.val.count, metrics=validation(logits(net, data.val.hidden), data.val.targets.numpy(), task))
@@ -61,7 +62,8 @@ def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: T
         anchor=start,
         correction=plan.rule.correction,
         alternate=plan.rule.alternate,
-        first=frozenset(filter(plan.rule.keeps, parameters)) if plan.rule.kept_first else frozenset(),
+        # Whole tensors: B, which some rules keep at the site, trains with A.
+        first=frozenset(name for name in parameters if plan.rule.keeps(name) and not factor(name)) if plan.rule.kept_first else frozenset(),
         first_steps=plan.rule.kept_first,
     )
     steps = recipe.rounds.steps
@@ -81,6 +83,9 @@ def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: T
     if trained == start:
         raise DataError(f"{plan.site}: the adapter did not move in {len(fitted.losses)} steps")
     delta = strategy.encode(start, trained, plan.rule, plan.round)
+    for name, array in delta.items():
+        if not np.isfinite(array).all():
+            raise DataError(f"{plan.site}: {name} is not finite after {len(fitted.losses)} steps")
     kept = dict(trained.only(plan.rule.keeps))
     section = recipe.compression
     if section.encoding != "float32":
@@ -107,13 +112,18 @@ def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: T
     )
 
 
-def _best_fit(offered: Sequence[Adapter], rule: LocalRule, memory: Memory, number: int, *, net: Net, task: Task, data: LocalData) -> int:
-    """The one with the lowest loss on the training patients. IFCA: Ghosh et al. 2020, arXiv:2006.04088."""
+def _best_fit(offered: Sequence[Adapter], plan: Plan, memory: Memory, *, net: Net, task: Task, data: LocalData) -> int:
+    """The one with the lowest loss on the training patients. IFCA: Ghosh et al. 2020, arXiv:2006.04088.
+
+    Before anything was learned B is zero, and all fit alike: then the site's name says which one it takes, or all would take the first.
+    """
     losses = []
     for adapter in offered:
-        lora.write_adapter(net, own_view(adapter, rule, memory, number), name=lora.SHARED)
+        lora.write_adapter(net, own_view(adapter, plan.rule, memory, plan.round), name=lora.SHARED)
         losses.append(validation(logits(net, data.train.hidden), data.train.targets.numpy(), task)["loss"])
-    return int(np.argmin(losses))
+    if np.ptp(losses) == 0:
+        return hashlib.sha256(plan.site.encode()).digest()[0] % len(offered)
+    return int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
 
 
 def own_view(adapter: Adapter, rule: LocalRule, memory: Memory, number: int) -> Adapter:

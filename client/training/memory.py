@@ -29,4 +29,4 @@ class Memory:
 
 
 def _name(number: int) -> str:
-    return f"round-{number:04d}.safetensors"
+    return f"round-{number:06d}.safetensors"

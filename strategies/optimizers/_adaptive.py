@@ -15,11 +15,11 @@ _FIRST, _SECOND = "m/", "v/"
 
 
 class Adaptive(Optimizer):
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 0.01
     """The paper's eta: about how far an entry moves in a round."""
     beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    tau: Annotated[float, Field(gt=0)] = 1e-3
+    tau: Annotated[float, Field(ge=1e-12, le=1e3)] = 1e-3
     """Added to the root of v: how small a change still counts as one."""
 
     def second_moment(self, v: Array, squared: Array) -> Array:

@@ -21,6 +21,8 @@ class Optimizer(Section):
     summary: ClassVar[str]
     linear: ClassVar[bool] = True
     """Whether the weighted sum of what the sites send is enough for it."""
+    variates: ClassVar[bool] = False
+    """Whether each site sends a tensor of its own beside its update, which is averaged as it comes."""
     needs_factors: ClassVar[bool] = True
     """Whether it works entry by entry on A and B, and so needs a rule that keeps their basis from round to round."""
 

@@ -14,7 +14,7 @@ from strategies.optimizers._optimizer import Optimizer, stepped
 
 class FedAvgM(Optimizer):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: Annotated[float, Field(gt=0, le=1e3)] = 1.0
 
     source = "arXiv:1909.06335"
     summary = "momentum at the server"

@@ -12,7 +12,7 @@ from strategies.optimizers._optimizer import Optimizer
 
 
 class FedProx(Optimizer):
-    mu: Annotated[float, Field(gt=0)] = 0.01
+    mu: Annotated[float, Field(gt=0, le=1e3)] = 0.01
 
     source = "arXiv:1812.06127"
     summary = "local steps pulled back to the sent adapter"

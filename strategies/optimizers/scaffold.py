@@ -20,6 +20,7 @@ class Scaffold(Optimizer):
     source = "arXiv:1910.06378"
     summary = "local gradients corrected by each site's drift"
     linear = False
+    variates = True
 
     def local(self, rule: LocalRule, arrays: Mapping[str, Array], site: SiteId, adapter: Adapter) -> LocalRule:
         correction = {

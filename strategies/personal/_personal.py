@@ -27,9 +27,13 @@ class Personal(Section):
     """Whether the server holds several adapters and mixes factors among them, so that it needs a rule that keeps their basis."""
     trains_norms: ClassVar[bool] = False
     """Whether the weights and biases of the norms are trained too."""
-    min_sites: ClassVar[int] = 1
+    mixed_ranks: ClassVar[bool] = True
+    """Whether sites of other ranks can take part."""
     too_few: ClassVar[str] = ""
-    """Why it needs so many."""
+    """Why it needs so many sites."""
+
+    def min_sites(self) -> int:
+        return 1
 
     def init(self, adapter: Adapter) -> dict[str, Array]:  # noqa: ARG002 - a mode may need the shapes
         return {}

@@ -12,7 +12,7 @@ from strategies.personal._personal import Personal
 
 
 class Ditto(Personal):
-    penalty: Annotated[float, Field(ge=0)] = 0.1
+    penalty: Annotated[float, Field(ge=0, le=1e6)] = 0.1
     """The paper's lambda, on half the squared Frobenius distance of the products over all modules."""
 
     source = "arXiv:2012.04221"

@@ -1,6 +1,7 @@
 """FedAMP: each site is sent a mean of its own, in which near sites count more. Huang et al. 2021, arXiv:2007.03797.
 
-Nearness is that of the products: exp(-|P_i - P_j|^2 / (sharpness * mean squared distance)).
+Nearness is that of the products: exp(-|P_i - P_j|^2 / (sharpness * mean squared distance)). The paper's site trains its own adapter, held
+near this mean; here it begins each round from the mean, of which its own is a fixed share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from rainhill.adapter import Adapter, Array
 from rainhill.messages import SiteId
-from strategies._factors import gram
+from strategies._factors import effective, gram
 from strategies._rule import Move
 from strategies.personal._personal import Personal
 
@@ -19,14 +20,17 @@ from strategies.personal._personal import Personal
 class FedAmp(Personal):
     own: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of a site's own adapter in what it is sent; the others share the rest by nearness."""
-    sharpness: Annotated[float, Field(gt=0)] = 1.0
+    sharpness: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
 
     source = "arXiv:2007.03797"
     summary = "each site is sent a mean weighted by similarity to it"
     linear = False
     several = True
-    min_sites = 3
+    mixed_ranks = False
     too_few = "with two, a site's others are one site, and similarity has nothing to weigh"
+
+    def min_sites(self) -> int:
+        return 3
 
     def down(self, adapter: Adapter, arrays: Mapping[str, Array], site: SiteId) -> Adapter:
         known = _by_site(arrays)
@@ -53,7 +57,7 @@ class FedAmp(Personal):
 
 def squared_distance(one: Adapter, other: Adapter) -> float:
     """|P - P'|^2 over the products of all modules."""
-    pairs, others = one.pairs(), other.pairs()
+    pairs, others = effective(one), effective(other)
     total = 0.0
     for module, pair in pairs.items():
         grams = gram([pair, others[module]], [pair, others[module]])

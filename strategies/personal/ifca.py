@@ -16,16 +16,19 @@ _CHOSEN = "chosen/"
 
 class Ifca(Personal):
     clusters: Annotated[int, Field(ge=2, le=16)] = 2
-    spread: Annotated[float, Field(gt=0)] = 0.1
-    """How far the clusters begin apart: noise on A, relative to its standard deviation. Adapters that begin alike would stay alike."""
+    spread: Annotated[float, Field(gt=0, le=1e3)] = 0.1
+    """How far the clusters begin apart: noise on A, relative to its standard deviation. B is zero, so they fit alike at first, and each
+    site begins from the one that its name falls on."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     source = "arXiv:2006.04088"
     summary = "several adapters, each site trains the one that fits it"
     linear = False
     several = True
-    min_sites = 3
-    too_few = "with two, each is a cluster of its own, and nothing is shared"
+    too_few = "with no more sites than clusters, such as two, each may be a cluster of its own, and nothing is shared"
+
+    def min_sites(self) -> int:
+        return self.clusters + 1
 
     def init(self, adapter: Adapter) -> dict[str, Array]:
         rng = np.random.default_rng(self.seed)

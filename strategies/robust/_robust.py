@@ -7,7 +7,7 @@ import numpy as np
 
 from rainhill.adapter import A_SUFFIX, B_SUFFIX, CORE_SUFFIX, Adapter, Array, Pair, factor
 from rainhill.config import Section
-from strategies._factors import difference, gram
+from strategies._factors import difference, effective, gram
 from strategies._rule import Move
 from strategies.flexlora import refill
 
@@ -15,6 +15,7 @@ BLOCK = 2**24
 """Entries of products that are held at a time."""
 SITES = 64
 """Sites whose inner products with all others are computed at a time."""
+FLOOR = 1e-3
 
 
 class Robust(Section):
@@ -22,6 +23,10 @@ class Robust(Section):
 
     source: ClassVar[str]
     summary: ClassVar[str]
+    coordinate_wise: ClassVar[bool] = False
+    """Whether it makes one move of its own, entry by entry, and so changes the basis of the factors and ignores the sites' shares."""
+    reweighs: ClassVar[bool] = True
+    """Whether it gives several moves new weights, so that what it holds down must be what the rule adds up: the products."""
 
     def min_sites(self) -> int:
         return 3
@@ -29,14 +34,6 @@ class Robust(Section):
     def combine(self, adapter: Adapter, moves: Sequence[Move]) -> Sequence[Move]:
         """Moves whose weights sum to 1, for the rule to merge."""
         raise NotImplementedError
-
-
-def effective(adapter: Adapter) -> dict[str, Pair]:
-    """Module -> factors of its product, with the core in B where there is one."""
-    return {
-        module: Pair(a=pair.a, b=pair.b @ adapter[module + CORE_SUFFIX]) if module + CORE_SUFFIX in adapter else pair
-        for module, pair in adapter.pairs().items()
-    }
 
 
 def changes(moves: Sequence[Move]) -> list[dict[str, Pair]]:
@@ -78,7 +75,8 @@ def stay(adapter: Adapter, moves: Sequence[Move], weight: float) -> Move:
 def coordinate_wise(adapter: Adapter, moves: Sequence[Move], statistic: Callable[[Array], Array]) -> Sequence[Move]:
     """One move: `statistic` (n, …) -> (…) over the sites, for each entry of the products' changes and of whole tensors.
 
-    The product that comes out has full rank. Where one factor alone moves, it is fitted to it by least squares; where both do, it is cut.
+    The product that comes out has full rank. Where one factor alone moves, it is fitted to it by least squares, without the directions in
+    which the other is so small (below `FLOOR` of its largest) that the fit would be huge; where both do, it is cut.
     """
     for_all, sends = changes(moves), {factor(name) for name in moves[0].delta} - {""}
     names = [name for name in moves[0].delta if not factor(name)]
@@ -87,11 +85,11 @@ def coordinate_wise(adapter: Adapter, moves: Sequence[Move], statistic: Callable
         change = _entries([one[module] for one in for_all], statistic)
         a, b = pair.a.astype(np.float64), pair.b.astype(np.float64)
         if sends == {"B"}:
-            delta[module + B_SUFFIX] = (change @ np.linalg.pinv(a)).astype(b.dtype)
+            delta[module + B_SUFFIX] = (change @ np.linalg.pinv(a, rcond=FLOOR)).astype(b.dtype)
         elif sends == {"A"}:
-            delta[module + A_SUFFIX] = (np.linalg.pinv(b) @ change).astype(a.dtype)
+            delta[module + A_SUFFIX] = (np.linalg.pinv(b, rcond=FLOOR) @ change).astype(a.dtype)
         elif sends == {"R"}:
-            delta[module + CORE_SUFFIX] = np.linalg.pinv(b) @ change @ np.linalg.pinv(a)
+            delta[module + CORE_SUFFIX] = np.linalg.pinv(b, rcond=FLOOR) @ change @ np.linalg.pinv(a, rcond=FLOOR)
         else:
             mean_a = a + np.mean([move.delta[module + A_SUFFIX] for move in moves], axis=0)
             u, spectrum, vt = np.linalg.svd(b @ a + change, full_matrices=False)

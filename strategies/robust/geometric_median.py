@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rainhill.adapter import Adapter, Array
 from strategies._rule import Move
-from strategies.robust._robust import Robust, inner_products
+from strategies.robust._robust import Robust, inner_products, squared_distances
 
 
 class GeometricMedian(Robust):
@@ -30,12 +30,18 @@ class GeometricMedian(Robust):
 
     def weights(self, grams: Array, shares: Array) -> Array:
         """(n,) of the median as a mean of the moves, from their (n, n) inner products."""
-        current = shares
+        # From the half of the sites that lie together: from the mean of all, one that is far enough away takes more steps than there are.
+        apart = np.sqrt(squared_distances(grams))
+        to_middle = apart[np.argmin(apart @ shares)]
+        current: Array = shares * (to_middle <= np.median(to_middle))
+        current = current / current.sum()
         for _ in range(self.steps):
             centre = grams @ current
             distances = np.sqrt(np.maximum(np.diag(grams) - 2 * centre + current @ centre, 0.0))
             if not distances.any():
                 return current
-            current = shares / np.maximum(distances, self.smoothing * np.median(distances[distances > 0]))
+            # The lower of two middle ones: the upper may be that of a site as far away as it likes.
+            usual = np.quantile(distances[distances > 0], 0.5, method="lower")
+            current = shares / np.maximum(distances, self.smoothing * usual)
             current = current / current.sum()
         return current

@@ -18,6 +18,7 @@ class Krum(Robust):
 
     source = "arXiv:1703.02757"
     summary = "the one site nearest to its neighbours"
+    reweighs = False
 
     def min_sites(self) -> int:
         return 2 * self.byzantine + 3

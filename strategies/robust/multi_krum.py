@@ -5,6 +5,7 @@ from strategies.robust.krum import Krum
 
 class MultiKrum(Krum):
     summary = "mean of all but the sites farthest from their neighbours"
+    reweighs = True
 
     def kept(self, count: int) -> int:
         return count - self.byzantine

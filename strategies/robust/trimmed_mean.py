@@ -17,6 +17,8 @@ class TrimmedMean(Robust):
 
     source = "arXiv:1803.01498"
     summary = "mean of each entry of the products without the extremes"
+    coordinate_wise = True
+    reweighs = False
 
     def min_sites(self) -> int:
         return 2 * self.byzantine + 1

@@ -186,7 +186,7 @@ def test_a_site_goes_on_from_what_it_kept(bench: Bench, site: SiteData, tmp_path
 
 @pytest.mark.parametrize("encoding", ["bf16", "int8", "top_k"])
 def test_what_the_wire_loses_is_sent_with_the_next_round(bench: Bench, site: SiteData, tmp_path: Path, encoding: str) -> None:
-    section = CompressionSection(encoding=encoding, share=0.2)
+    section = CompressionSection(encoding=encoding, share=0.2, error_feedback=True)
     packed = replace(bench, recipe=bench.recipe.model_copy(update={"compression": section}))
     first = first_adapter(bench)
     whole, _ = trained(bench, site, LocalRule(), first)
@@ -205,6 +205,6 @@ def test_what_the_wire_loses_is_sent_with_the_next_round(bench: Bench, site: Sit
 
 
 def test_a_damaged_memory_is_named(tmp_path: Path) -> None:
-    (tmp_path / "round-0001.safetensors").write_bytes(b"scrambled")
-    with pytest.raises(ProtocolError, match=r"round-0001.safetensors: not a safetensors adapter"):
+    (tmp_path / "round-000001.safetensors").write_bytes(b"scrambled")
+    with pytest.raises(ProtocolError, match=r"round-000001.safetensors: not a safetensors adapter"):
         Memory(tmp_path).before(2)

@@ -83,6 +83,7 @@ def test_an_answer_to_the_plan_is_accepted() -> None:
         ({"m.lora_B": np.ones((4, 2), np.float64)}, "m.lora_B: dtype float64 is not float32"),
         ({"m.lora_B": np.ones((4, 2), np.float16)}, "m.lora_B: dtype float16 is not float32"),
         ({"m.lora_A": np.ones((2, 3), np.float32)}, "m.lora_A: not a declared tensor"),
+        ({"m.lora_B": np.full((4, 2), -3e7, np.float32)}, r"m.lora_B: holds 3e\+07, values above 1e\+06 are not taken"),
     ],
 )
 def test_an_update_with_other_tensors_is_refused_by_name(delta: dict[str, np.ndarray], message: str) -> None:
@@ -143,6 +144,13 @@ def forged(**header: object) -> bytes:
         (forged(image="pixels"), "image = 'pixels'"),
         (forged(kind="plan"), "kind = 'plan'"),
         (forged()[:-2], "not a safetensors message"),
+        (forged(patients=10**400), "patients = "),
+        (forged(patients=-1), "patients = -1"),
+        (forged(share=1e308), "share = 1e\\+308"),
+        (forged(share=0.0), "share = 0.0"),
+        (forged().replace(b'"dtype":"F32"', b'"dtype":"BF8"'), "not a safetensors message"),
+        (forged().replace(b'"dtype":"F32","shape":[1]', b'"dtype":"BF16","shape":[2]'), "not a safetensors message"),
+        ((10**6).to_bytes(8, "little") + b"[" * 10**6, "not a Rainhill message"),
     ],
 )
 def test_a_broken_message_is_refused_in_one_line(blob: bytes, message: str) -> None:
@@ -155,6 +163,13 @@ def test_a_broken_message_is_refused_in_one_line(blob: bytes, message: str) -> N
 def test_no_bytes_whatever_raise_anything_else(blob: bytes) -> None:
     with pytest.raises(ProtocolError):
         wire.answer_from_bytes(blob)
+
+
+def test_a_plan_with_a_correction_of_another_shape_is_refused_at_the_site() -> None:
+    for array, message in ((np.ones(3, np.float32), r"head.bias: shape \(3,\) is not"), (np.full(2, np.inf, np.float32), "not finite")):
+        bad = replace(PLAN, rule=replace(PLAN.rule, correction=Adapter({"head.bias": array})))
+        with pytest.raises(ProtocolError, match=message):
+            wire.plan_from_bytes(wire.plan_to_bytes(bad))
 
 
 def test_a_plan_with_a_poisoned_adapter_is_refused_at_the_site() -> None:

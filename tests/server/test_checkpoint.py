@@ -76,15 +76,15 @@ def test_a_checkpoint_of_another_run_or_round_is_refused(tmp_path: Path) -> None
     path = checkpoint.save(tmp_path, after(2))
     with pytest.raises(CheckpointError, match="belongs to run 'r', asked to go on with 'r/local/b'"):
         checkpoint.latest(tmp_path, recipe="f" * 64, run="r/local/b")
-    path.rename(tmp_path / "round-0009.safetensors")
-    with pytest.raises(CheckpointError, match=r"round-0009.safetensors: holds round 2, expected the one of its name"):
+    path.rename(tmp_path / "round-000009.safetensors")
+    with pytest.raises(CheckpointError, match=r"round-000009.safetensors: holds round 2, expected the one of its name"):
         checkpoint.latest(tmp_path, recipe="f" * 64, run="r")
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, after(1))
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(CheckpointError, match=r"round-0001.safetensors: is not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"round-000001.safetensors: is not a checkpoint"):
         checkpoint.load(path)
 
 
@@ -93,7 +93,7 @@ def test_a_single_flipped_bit_is_noticed(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match=r"round-0001.safetensors: is damaged: its tensors have sha256"):
+    with pytest.raises(CheckpointError, match=r"round-000001.safetensors: is damaged: its tensors have sha256"):
         checkpoint.load(path)
 
 
@@ -117,7 +117,7 @@ def test_a_full_disk_leaves_the_previous_round_as_it_was(tmp_path: Path) -> None
         with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\); round 1 is intact"):
             checkpoint.save(disk, after(2))
         assert kept.read_bytes() == before
-        assert sorted(path.name for path in disk.iterdir()) == ["filler", "round-0001.safetensors"]
+        assert sorted(path.name for path in disk.iterdir()) == ["filler", "round-000001.safetensors"]
         (disk / "filler").unlink()
         checkpoint.save(disk, after(2))
         assert checkpoint.latest(disk, recipe="f" * 64, run="r").state.round == 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rainhill.adapter import Adapter
-from rainhill.errors import QuorumError
+from rainhill.errors import MergeError, QuorumError
 from rainhill.messages import Plan, Refusal, Update
 from rainhill.recipe import Recipe
 from server.checkpoint import Checkpoint
@@ -47,7 +47,7 @@ def test_every_round_is_checkpointed_and_told(recipe: Recipe, tmp_path: Path) ->
     told: list[int] = []
     done = run(recipe, tmp_path, sites_that(a=good, b=good, c=good), on_round=lambda record: told.append(record.round))
     assert told == [1, 2, 3] == [record.round for record in done.history]
-    assert sorted(path.name for path in tmp_path.glob("round-*")) == [f"round-000{n}.safetensors" for n in (1, 2, 3)]
+    assert sorted(path.name for path in tmp_path.glob("round-*")) == [f"round-00000{n}.safetensors" for n in (1, 2, 3)]
     np.testing.assert_array_equal(done.adapter["m.lora_B"], 3)
     assert set(done.history[0].down_bytes) == {"a", "b", "c"}
     assert min(done.history[0].up_bytes.values()) > START.nbytes
@@ -112,6 +112,25 @@ def test_a_run_cut_at_any_round_ends_as_if_it_had_not_been(recipe: Recipe, tmp_p
         with pytest.raises(KeyboardInterrupt):
             run(recipe, folder, sites_that(a=growing, b=stop, c=growing))
         assert run(recipe, folder, sites_that(a=growing, b=growing, c=growing)).adapter == whole.adapter
+
+
+def test_a_merge_that_overflows_is_not_kept(recipe: Recipe, tmp_path: Path) -> None:
+    class Bursting(FedAvg):
+        def step(self, adapter, moves, state):
+            after, following = super().step(adapter, moves, state)
+            return (after * np.inf if following.round == 2 else after), following
+
+    with pytest.raises(MergeError, match=r"round 2: m.lora_A is not finite after the merge; round 1 is intact"):
+        run_rounds(
+            recipe,
+            Strategy(rule=Bursting()),
+            START,
+            run="r",
+            sites=["a", "b", "c"],
+            collect=sites_that(a=good, b=good, c=good),
+            folder=tmp_path,
+        )
+    assert [path.name for path in tmp_path.glob("round-*")] == ["round-000001.safetensors"]
 
 
 def test_a_finished_run_asks_nobody(recipe: Recipe, tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
 """`rainhill simulate --compare`, as a person runs it."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rainhill.errors import ConfigError, PluginError
 from rainhill.recipe import Recipe
-from sites.compare import entrants
+from sites.compare import check_comparison_folder, entrants
+from sites.tables import print_comparison
 
 
 def test_strategies_are_compared_on_the_same_sites_and_seeds(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
@@ -78,6 +81,28 @@ def test_the_same_seed_gives_what_a_run_of_its_own_gives(simulate, finished: Pat
         assert entry["strategies"]["fedavg"]["shared"] == alone[site]["shared"]["auroc"]
 
 
+def test_a_folder_compares_in_one_recipe(recipe: Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "cmp"
+    check_comparison_folder(folder, recipe)
+    folder.mkdir()
+    check_comparison_folder(folder, recipe)
+    (folder / "recipe.sha256").write_text(recipe.sha256 + "\n")
+    check_comparison_folder(folder, recipe)
+    other = recipe.model_copy(update={"seed": recipe.seed + 1})
+    with pytest.raises(ConfigError, match=f"compares in recipe {recipe.sha256[:12]}, asked is {other.sha256[:12]}"):
+        check_comparison_folder(folder, other)
+
+
+def test_what_could_not_be_measured_is_a_dash_in_the_table() -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    entry = {"strategies": {"fedavg": dict.fromkeys(("private", "shared", "private_minus_first", "private_minus_local"), nothing)}}
+    entry |= dict.fromkeys(("base", "local", "pooled"), nothing)
+    console = Console(file=io.StringIO(), width=80)
+    strategies = {"fedavg": {"bytes_per_site_round": 1024.0}}
+    print_comparison(console, {"title": "T", "name": "t", "seeds": [0], "mean": entry, "sites": {"a": entry}, "strategies": strategies})
+    assert "fedavg" in console.file.getvalue() and " - " in console.file.getvalue()
+
+
 def test_a_name_leaves_the_rest_to_the_recipe(recipe: Recipe) -> None:
     own = recipe.strategy.model_copy(update={"weights": "patients"})
     [one, other] = entrants("flexlora, fedprox+median", recipe.model_copy(update={"strategy": own}))
@@ -92,7 +117,10 @@ def test_a_name_leaves_the_rest_to_the_recipe(recipe: Recipe) -> None:
         ("fedavg,flexlorra", PluginError, "no strategy is called 'flexlorra', did you mean 'flexlora'"),
         ("fedavg", ConfigError, "names 1, comparing takes at least two"),
         ("", ConfigError, "names 0"),
-        ("fedavg,fedavg", ConfigError, "names 'fedavg' twice"),
+        ("fedavg,fedavg", ConfigError, "'fedavg' and 'fedavg' are the same strategy"),
+        ("fedprox+fedavg,flexlora,fedavg + fedprox", ConfigError, r"'fedavg \+ fedprox' and 'fedprox\+fedavg' are the same strategy"),
+        ("fedavg,fedavg+float32", ConfigError, "are the same strategy"),
+        ("fedavg+,flexlora", PluginError, r"--compare fedavg\+: no strategy is called ''"),
         ("fedavg+ffa,flexlora", ConfigError, "names two of a kind, rule"),
         ("fedavg+int8+bf16,flexlora", ConfigError, "names two of a kind, compression"),
     ],
@@ -109,6 +137,12 @@ def test_what_cannot_be_compared_is_refused(recipe: Recipe, names: str, error: t
         (("--compare", "fedavg,flexlora+fedadam"), "'fedadam' steps from factors to the next round's"),
         (("--compare", "fedavg,flexlora", "--seeds", "0,x"), "--seeds '0,x': expected numbers"),
         (("--compare", "fedavg,flexlora", "--seeds", "1,1"), "expected different numbers"),
+        (("--compare", "fedavg,flexlora", "--seeds", "99999999999999999999"), "expected different numbers from 0 to 2**63 - 1"),
+        (("--compare", "fedavg,flexlora", "--seeds", ""), "--seeds '': expected numbers"),
+        (("--compare", "fedavg,flexlora", "--out", "r.toml"), "r.toml: is a file, expected a folder"),
+        (("--compare", "fedavg,flexlora", "--out", "."), "is not empty and holds no comparison"),
+        (("--compare", "fedavg,flexlora+norm_bound+hetlora"), "names two of a kind, rule"),
+        (("--compare", "fedavg,fedavg+median+fedadam"), "--compare fedavg+median+fedadam: [strategy] server_optimizer = 'fedadam' steps"),
         (("--compare", "fedavg,flexlora", "--seed", "1"), "--compare takes --seeds"),
         (("--seeds", "1,2"), "--seeds goes with --compare"),
     ],

@@ -71,10 +71,44 @@ def test_the_same_recipe_and_seed_give_the_same_run(simulate, finished: Path, ho
     assert results(tmp_path / "runs" / "tiny-7")["adapters"]["shared"] != results(finished)["adapters"]["shared"]
 
 
+def test_a_site_of_lower_rank_has_an_adapter_of_its_own_and_the_page_says_so(
+    simulate, hospitals: Path, recipe_text, tmp_path: Path
+) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text(rounds=1) + "[lora.ranks]\naintree = 1\n")
+    run = simulate("r.toml", "--sites", hospitals, "--out", "run", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = results(tmp_path / "run")
+    assert found["lora"]["ranks"] == {"aintree": 1}
+    assert {name for name in found["adapters"] if name.startswith("shared")} == {"shared", "shared/aintree"}
+    own = Adapter.from_bytes((tmp_path / "run" / "adapters" / "shared" / "aintree.safetensors").read_bytes())
+    assert {pair.rank for pair in own.pairs().values()} == {1}
+    assert "The rank is 2, but 1 at Aintree General." in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ("[lora.ranks]\naintre = 1\n", "lora.ranks names 'aintre', which is not asked, did you mean 'aintree'?"),
+        ('[strategy.server_optimizer]\nname = "median"\n', "that is a robust rule, for the key robust"),
+        ('[strategy.robust]\nname = "norm_bound"\n', "recipe tiny: [strategy] robust = 'norm_bound' holds products down"),
+    ],
+)
+def test_a_strategy_that_makes_no_sense_is_one_clear_line(
+    simulate, hospitals: Path, recipe_text, tmp_path: Path, extra: str, message: str
+) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text() + extra)
+    assert message in refused(simulate("r.toml", "--sites", hospitals, cwd=tmp_path))
+
+
+def test_a_gradient_needs_a_public_hospital_and_says_so_at_once(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(recipe_text().replace("[lora]", '[lora]\ninit = "gradient"'))
+    assert "lora.init = 'gradient' needs a public hospital in" in refused(simulate("r.toml", "--sites", hospitals, cwd=tmp_path))
+
+
 def test_a_run_goes_on_from_its_last_round_to_the_same_end(simulate, finished: Path, hospitals: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(finished, cut)
-    (cut / "checkpoints" / "shared" / "round-0002.safetensors").unlink()
+    (cut / "checkpoints" / "shared" / "round-000002.safetensors").unlink()
     shutil.rmtree(cut / "checkpoints" / "pooled")
     (cut / "results.json").unlink()
     run = simulate("--resume", cut, cwd=tmp_path)
@@ -99,7 +133,7 @@ def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
     ) as process:
         checkpoints = tmp_path / "run" / "checkpoints" / "shared"
         stop = time.monotonic() + 120
-        while not list(checkpoints.glob("round-0003.safetensors")) and time.monotonic() < stop:
+        while not list(checkpoints.glob("round-000003.safetensors")) and time.monotonic() < stop:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
@@ -140,7 +174,7 @@ def test_data_that_changed_since_the_run_began_is_noticed(simulate, finished: Pa
     manifest.write_text(text)
     # One site's checkpoint put in another's place.
     other = tmp_path / "run" / "checkpoints" / "local"
-    shutil.copy(other / "calder" / "round-0002.safetensors", other / "aintree" / "round-0002.safetensors")
+    shutil.copy(other / "calder" / "round-000002.safetensors", other / "aintree" / "round-000002.safetensors")
     line = refused(simulate("--resume", "run", cwd=tmp_path))
     assert "belongs to run 'tiny/local/calder', asked to go on with 'tiny/local/aintree'" in line
 

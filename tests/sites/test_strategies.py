@@ -71,7 +71,7 @@ CASES = [
     # Half of its steps are the head's.
     {"personal": {"name": "fedrep", "head_steps": 2}, "rounds": 8},
     {"rule": "alternating", "server_optimizer": "fedadam", "robust": "trimmed_mean", "personal": "ditto"},
-    {"rule": "alternating", "per": "step"},
+    {"rule": "la_lora"},
 ]
 
 
@@ -114,6 +114,47 @@ def test_what_stays_at_a_site_differs_from_site_to_site(federate: Federate) -> N
             assert not np.array_equal(views["aintree"][name], views["calder"][name])
             np.testing.assert_array_equal(done.adapter[name], bench.strategy.first(first_adapter(bench))[name])
         shutil.rmtree(folder)
+
+
+def test_ifca_deals_the_sites_out_and_each_adapter_goes_its_own_way(federate: Federate) -> None:
+    """Before the first round B is zero, and both adapters fit alike: with every site in the first there would be no clusters at all."""
+    bench, data, folder, done = federate(personal="ifca", rounds=1)
+    chosen = {name.rpartition("/")[2]: int(array) for name, array in done.state.arrays.items() if "chosen/" in name}
+    assert chosen.keys() == set(SITES)
+    assert set(chosen.values()) == {0, 1}
+    views = arms.own_views(bench, done, data, folder=folder)
+    for one in SITES:
+        for other in SITES:
+            assert (views[one] == views[other]) == (chosen[one] == chosen[other])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"strategy": {"rule": "flexlora"}, "compression": {"encoding": "int8", "error_feedback": True}},
+            r"\[compression\] error_feedback .* \[strategy\] flexlora has another basis then",
+        ),
+        (
+            {"strategy": {"rule": "fedavg", "personal": "ifca"}, "compression": {"encoding": "top_k", "error_feedback": True}},
+            r"\[strategy\] fedavg\+ifca has another basis then",
+        ),
+        (
+            {"strategy": {"rule": "ffa", "robust": "median"}, "compression": {"encoding": "top_k"}},
+            r"encoding = 'top_k' leaves most entries at zero, and \[strategy\] ffa\+median takes the middle of each",
+        ),
+        (
+            {"strategy": {"rule": "fedavg", "personal": "fedper"}, "lora": {"head": "frozen"}},
+            r"personal = 'fedper' keeps the head at the site, and \[lora\] head = 'frozen' trains none",
+        ),
+    ],
+)
+def test_what_a_recipe_cannot_combine_is_refused(recipe: Recipe, changes: dict, reason: str) -> None:
+    raw = recipe.model_dump()
+    for section, keys in changes.items():
+        raw[section] = keys if section == "strategy" else {**raw[section], **keys}
+    with pytest.raises(ConfigError, match=reason):
+        strategies.from_recipe(Recipe.model_validate(raw))
 
 
 MIXED = [name for name in plugins.names(strategies) if strategies.from_section(StrategySection(rule=name)).rule.traits.mixed_ranks]

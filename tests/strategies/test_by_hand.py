@@ -73,8 +73,8 @@ def test_alternating_begins_with_b_and_takes_turns() -> None:
     assert turns[0].sends("head.bias") and turns[1].trains("head.bias")
 
 
-def test_alternating_per_step_trains_both_in_turns_and_averages_both() -> None:
-    rule = compose("alternating", weights="equal", per="step")
+def test_la_lora_trains_both_in_turns_and_averages_both() -> None:
+    rule = compose("la_lora", weights="equal")
     local = rule.local(START, State(), "a")
     assert local.alternate and local.send == {"A", "B"}
     merged = after(rule, [update("a", A=[[2, 0]], B=[[0], [2]]), update("b", A=[[0, 4]], B=[[2], [0]])])
@@ -251,12 +251,14 @@ def test_scaffold_sends_each_site_its_drift() -> None:
 
 
 def test_an_unknown_name_or_key_is_refused_with_the_nearest() -> None:
-    with pytest.raises(PluginError, match="no strategy is called 'flexlor', did you mean 'flexlora'"):
+    with pytest.raises(PluginError, match="no rule is called 'flexlor', did you mean 'flexlora'"):
         compose("flexlor")
-    with pytest.raises(PluginError, match="no server_optimizer is called 'fedadm', did you mean 'fedadam'"):
+    with pytest.raises(PluginError, match="no server optimiser is called 'fedadm', did you mean 'fedadam'"):
         compose("fedavg", server_optimizer="fedadm")
-    with pytest.raises(PluginError, match="no robust is called 'medain', did you mean 'median'"):
+    with pytest.raises(PluginError, match="no robust rule is called 'medain', did you mean 'median'"):
         compose("fedavg", robust="medain")
+    with pytest.raises(PluginError, match=r"\[strategy\] server_optimizer = 'median': that is a robust rule, for the key robust"):
+        compose("fedavg", server_optimizer="median")
     with pytest.raises(ConfigError, match="weight: unknown key"):
         compose("fedavg", weight="equal")
     with pytest.raises(ConfigError, match="beta: unknown key, did you mean 'beta_"):
@@ -289,6 +291,15 @@ def test_an_unknown_name_or_key_is_refused_with_the_nearest() -> None:
         ),
         ({"rule": "fedsb", "personal": "ditto"}, "personal = 'ditto' trains A and B, and rule 'fedsb' holds them fixed"),
         ({"rule": "fedrot", "ranks": {"a": 2}}, "rule 'fedrot' takes no sites of other ranks"),
+        ({"rule": "fedavg", "ranks": {"a": 2}, "server_optimizer": "scaffold"}, "'scaffold' averages variates, which are of one rank"),
+        ({"rule": "fedavg", "ranks": {"a": 2}, "personal": "fedamp"}, "personal = 'fedamp' takes no sites of other ranks"),
+        ({"rule": "ffa", "robust": "krum", "server_optimizer": "scaffold"}, "robust = 'krum' does not look at that"),
+        ({"rule": "fedex", "server_optimizer": "fedadam"}, "goes another way than the mean that the residual of rule 'fedex'"),
+        ({"rule": "fedavg", "robust": "median", "server_optimizer": "fedavgm"}, "robust = 'median' changes their basis"),
+        ({"rule": "fedavg", "robust": "norm_bound"}, "rule 'fedavg' averages factors, in which a site can hide any size"),
+        ({"rule": "hetlora", "robust": "multi_krum"}, "rule 'hetlora' averages factors"),
+        ({"rule": "la_lora", "robust": "geometric_median"}, "rule 'la_lora' averages factors"),
+        ({"rule": "flexlora", "robust": "krum", "weights": "patients"}, "a hostile site would choose its own weight"),
     ],
 )
 def test_what_cannot_be_combined_is_refused_with_the_reason(parts: dict[str, object], reason: str) -> None:

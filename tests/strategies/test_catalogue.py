@@ -51,11 +51,19 @@ def test_bytes_are_those_of_the_tensors(entries: dict[str, Entry]) -> None:
 def test_the_catalogue_knows_what_voids_privacy_and_what_secure_aggregation_can_hide(entries: dict[str, Entry]) -> None:
     assert {name for name, entry in entries.items() if entry.void} == {"fedsa", "fedper", "fedrep", "fedbn"}
     linear = {name for name, entry in entries.items() if entry.linear and entry.kind == "rule"}
-    assert linear == {"fedavg", "ffa", "alternating", "fedsvd", "fedsa", "fedsb", "fedrot", "double_sketch"}
+    assert linear == {"fedavg", "ffa", "alternating", "fedsvd", "fedsa", "fedsb", "fedrot", "double_sketch", "la_lora"}
     assert not any(entry.linear for entry in entries.values() if entry.kind == "robust")
-    assert {name for name, entry in entries.items() if not entry.mixed_ranks} == {"fedrot", "fedsb"}
+    assert {name for name, entry in entries.items() if not entry.mixed_ranks} == {"fedrot", "fedsb", "scaffold", "fedamp"}
     assert entries["ifca"].min_sites == entries["fedamp"].min_sites == 3
     assert entries["krum"].min_sites == 5
+    assert {name for name, entry in entries.items() if entry.kind == "rule" and not entry.keeps_basis} == {
+        "double_sketch",
+        "fedrot",
+        "fedsvd",
+        "flexlora",
+        "flora",
+    } - {name for name in ("fedrot",) if entries[name].keeps_basis}
+    assert entries["krum"].options == {"byzantine": 1}
 
 
 def test_the_command_prints_a_table_of_80_columns_and_json() -> None:
@@ -71,6 +79,7 @@ def test_the_command_prints_a_table_of_80_columns_and_json() -> None:
 
 
 def test_a_wrong_size_is_one_clear_line() -> None:
+    assert "give one of them" in command("--json", "--markdown").stderr
     run = command("--rank", "500")
     assert run.returncode == 2
     assert "--rank 500 is above --width 384" in run.stderr

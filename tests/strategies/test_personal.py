@@ -1,6 +1,7 @@
 """Personalisation modes as the server has them: what each site is told to keep, is sent, and ends with."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from rainhill import plugins
 from rainhill.adapter import Adapter
 from rainhill.messages import Update
-from strategies import State, personal
+from server import checkpoint
+from server.checkpoint import Checkpoint
+from strategies import State, optimizers, personal
 from strategies.personal.fedamp import FedAmp, squared_distance
 from tests.strategies.world import compose, draw, train, world
 
@@ -19,6 +22,31 @@ START = Adapter({"m.lora_A": np.array([[1.0, 0.0]]), "m.lora_B": np.array([[1.0]
 def update(site: str, b: float, *, choice: int = 0) -> Update:
     delta = Adapter({"m.lora_A": np.zeros((1, 2)), "m.lora_B": np.array([[b], [0.0]])})
     return Update(run="r", round=1, site=site, delta=delta, patients=1, steps=1, loss=0.0, choice=choice)
+
+
+# Modes that hold several adapters go with no optimiser that steps by itself.
+PAIRS = [(mode, optimizer) for mode in MODES for optimizer in plugins.names(optimizers) if mode not in ("fedamp", "ifca")]
+
+
+@pytest.mark.parametrize(("mode", "optimizer"), [*((mode, None) for mode in MODES), *PAIRS])
+def test_the_state_of_each_part_survives_a_checkpoint(tmp_path: Path, mode: str, optimizer: str | None) -> None:
+    """Two rounds in one go end where one round, a checkpoint and one more do."""
+    strategy = compose("fedavg", personal=mode, server_optimizer=optimizer)
+    ends = []
+    for stop in (False, True):
+        rng = np.random.default_rng(0)
+        adapter = draw(rng, (6, 5, 2))
+        state = strategy.init(adapter)
+        for _ in range(2):
+            updates = [train(rng, strategy, strategy.down(adapter, state, site), state, site)[1] for site in "abc"]
+            adapter, state = strategy.step(adapter, updates, state)
+            if stop:
+                found = checkpoint.load(
+                    checkpoint.save(tmp_path, Checkpoint(recipe="f" * 64, run="r", adapter=adapter, state=state, history=()))
+                )
+                adapter, state = found.adapter, found.state
+        ends.append((adapter, [strategy.final(adapter, state, site) for site in "abc"]))
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -73,6 +101,17 @@ def test_the_nearness_of_fedamp_does_not_see_the_basis_of_the_factors() -> None:
     assert squared_distance(one, other) == pytest.approx(np.sum((one.product("block.q") - other.product("block.q")) ** 2))
     assert squared_distance(one, one) == pytest.approx(0, abs=1e-9)
     assert sum(FedAmp().weights({"a": one, "b": other, "c": turned}, "a").values()) == pytest.approx(1)
+
+
+def test_the_nearness_of_fedamp_sees_a_core() -> None:
+    pair = {"m.lora_A": np.eye(2), "m.lora_B": np.eye(2)}
+    one, near, far = (Adapter({**pair, "m.lora_R": core * np.eye(2)}) for core in (1.0, 1.01, -100.0))
+    assert squared_distance(one, far) == pytest.approx(2 * 101**2)
+    assert squared_distance(one, near) == pytest.approx(2 * 0.01**2)
+
+
+def test_ifca_wants_more_sites_than_clusters() -> None:
+    assert compose("fedavg", personal={"name": "ifca", "clusters": 4}).min_sites() == 5
 
 
 def test_ifca_merges_each_adapter_from_the_sites_that_chose_it() -> None:
