@@ -5,6 +5,7 @@ An unknown key or a value out of range is refused with the file, the key, what w
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -155,8 +156,12 @@ def _nearest(keys: list[str], model: type[BaseModel]) -> str:
     for key in keys[:-1]:
         field = getattr(section, "model_fields", {}).get(key)
         section = _table(field.annotation) if field else None
-    known = list(getattr(section, "model_fields", {}))
-    close = difflib.get_close_matches(keys[-1], known, n=1)
+    return nearest(keys[-1], list(getattr(section, "model_fields", {})))
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """What to say after "unknown key": the nearest that there is, or all of them."""
+    close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f", did you mean {close[0]!r}?"
     return f"; known here: {', '.join(known)}" if known else ""

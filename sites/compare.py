@@ -75,7 +75,11 @@ def entrants(names: str, recipe: Recipe) -> list[Entrant]:
                 raise PluginError(f"--compare {shown(asked)}: {plugins.unknown(list(known), name, 'strategy')}")
             if known[name] in changes:
                 raise ConfigError(f"--compare {shown(asked)}: names two of a kind, {known[name]}")
-            changes[known[name]] = PartSection(name=name) if known[name] in ("server_optimizer", "robust", "personal") else name
+            own_part = getattr(recipe.strategy, known[name], None)
+            if isinstance(own_part, PartSection) and own_part.name == name:
+                changes[known[name]] = own_part
+            else:
+                changes[known[name]] = name if known[name] in ("rule", "compression") else PartSection(name=name)
         compression = recipe.compression
         if "compression" in changes:
             compression = compression.model_copy(update={"encoding": changes.pop("compression")})

@@ -38,8 +38,8 @@ def find_sites(recipe: Recipe, folder: Path) -> list[Site]:
         raise ConfigError(f"{folder}: no site file (*.toml) there")
     for name in recipe.sites:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
+            close, elsewhere = difflib.get_close_matches(name, known, n=1), sorted(folder.glob(f"*/{name}.toml"))
+            hint = f", did you mean {close[0]!r}?" if close else f", but --sites {elsewhere[0].parent} does" if elsewhere else ""
             raise ConfigError(
                 f"recipe {recipe.name}: sites names {name!r}, which {folder} does not have{hint} (there are: {', '.join(known)})"
             )

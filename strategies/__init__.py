@@ -61,8 +61,13 @@ def from_section(section: StrategySection, *, ranks: Mapping[SiteId, int] | None
 
     Raises ConfigError with the reason for what cannot be combined.
     """
+    rule = _load(_rules, section.rule, key="rule")
+    for key in section.options.keys() - rule.model_fields.keys():
+        # It may be meant for the table itself as well as for the rule.
+        known = [*StrategySection.model_fields, *rule.model_fields]
+        raise ConfigError(f"[strategy] {config.shown(key)}: unknown key{config.nearest(key, known)}")
     strategy = Strategy(
-        rule=config.parse(section.options, _load(_rules, section.rule, key="rule"), origin=f"[strategy] rule = {section.rule!r}"),
+        rule=config.parse(section.options, rule, origin=f"[strategy] rule = {section.rule!r}"),
         weights=section.weights,
         cap=section.cap,
         optimizer=_part(section.server_optimizer, optimizers, key="server_optimizer"),

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from rainhill.errors import ConfigError, PluginError
-from rainhill.recipe import Recipe
+from rainhill.recipe import PartSection, Recipe
 from sites.compare import check_comparison_folder, entrants
 from sites.tables import print_comparison
 
@@ -109,6 +109,10 @@ def test_a_name_leaves_the_rest_to_the_recipe(recipe: Recipe) -> None:
     assert (one.recipe.strategy.rule, one.recipe.strategy.weights) == ("flexlora", "patients")
     assert other.recipe.strategy.rule == recipe.strategy.rule
     assert other.recipe.strategy.robust is not None and other.recipe.strategy.robust.name == "median"
+    # A part that the recipe has already keeps its keys.
+    own = recipe.strategy.model_copy(update={"server_optimizer": PartSection(name="fedprox", mu=0.5)})
+    [_, named] = entrants("ffa,fedavg+fedprox", recipe.model_copy(update={"strategy": own}))
+    assert named.recipe.strategy.server_optimizer.options == {"mu": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_an_unknown_name_or_key_is_refused_with_the_nearest() -> None:
         compose("fedavg", robust="medain")
     with pytest.raises(PluginError, match=r"\[strategy\] server_optimizer = 'median': that is a robust rule, for the key robust"):
         compose("fedavg", server_optimizer="median")
-    with pytest.raises(ConfigError, match="weight: unknown key"):
+    with pytest.raises(ConfigError, match=r"\[strategy\] weight: unknown key, did you mean 'weights'"):
         compose("fedavg", weight="equal")
     with pytest.raises(ConfigError, match="beta: unknown key, did you mean 'beta_"):
         compose("fedavg", server_optimizer={"name": "fedadam", "beta": 1})
