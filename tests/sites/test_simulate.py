@@ -215,7 +215,7 @@ def test_a_site_without_test_patients_is_refused_and_leaves_no_run_behind(simula
     ("change", "message"),
     [
         (("steps = 4", "stepps = 4"), "rounds.stepps: unknown key, did you mean 'steps'?"),
-        (('rule = "fedavg"', 'rule = "flexlorra"'), "no strategy is called 'flexlorra', did you mean 'flexlora'?"),
+        (('rule = "fedavg"', 'rule = "flexlorra"'), "no rule is called 'flexlorra', did you mean 'flexlora'?"),
         (('model = "vit"', 'model = "vitt"'), "no model is called 'vitt', did you mean 'vit'?"),
         (('name = "findings"', 'name = "finding"'), "no task is called 'finding', did you mean 'findings'?"),
         (('rule = "fedavg"', 'rule = "os.path"'), "rule = 'os.path': a name is letters"),
