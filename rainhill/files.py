@@ -5,7 +5,10 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` in one step, on disk before it returns; what was there stays until then."""
+    """Replaces `path` by `data` in one step, on disk before it returns; what was there stays until then.
+
+    Raises OSError that names `path`, whatever step of it failed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -14,9 +17,10 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        raise
+        # A write to a full disk names no file by itself.
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

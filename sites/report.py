@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from rainhill.files import write_whole
 from sites.plots import ARM_TITLES, ARMS, DARK, MANY, SIGNS, Film, Results, draw_cross_site, draw_curves, draw_films, draw_recovery
 from sites.verdict import Interval, Verdict, arm, consortium_text, difference, interval, site_verdict, verdict_text
 
@@ -23,10 +24,10 @@ def write_report(results: Results, films: Mapping[str, Sequence[Film]], folder: 
     folder.mkdir(parents=True, exist_ok=True)
     figures = _figures(results, films)
     for figure in figures.values():
-        (folder / f"{figure.name}.png").write_bytes(figure.light)
+        write_whole(folder / f"{figure.name}.png", figure.light)
     page = _environment().get_template("report.html.j2").render(_view(results), run=results, figures=figures)
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())
     return path
 
 

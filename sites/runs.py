@@ -103,6 +103,9 @@ def resumed(folder: Path, engine: Engine | None = None) -> Run:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         began = parse(facts, _Began, origin=str(folder / "run.json"))
         raw = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        other = ", but a comparison: give its --compare again, with this --out" if (folder / "recipe.sha256").exists() else ""
+        raise ConfigError(f"{folder}: holds no run that can be resumed{other}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: holds no run that can be resumed ({error})") from error
     recipe = parse(raw, Recipe, origin=str(folder / "recipe.json"))

@@ -12,7 +12,7 @@ def print_run(console: Console, document: dict[str, Any]) -> None:
     """Mean AUROC of every hospital and arm, narrow enough for 80 columns."""
     arms = ("base", "local", "shared", "private", "pooled")
     table = _table(document)
-    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=21)
+    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=20)
     for heading in (*arms, "gap"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     table.add_column("verdict", no_wrap=True, min_width=len("no different"))

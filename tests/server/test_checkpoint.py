@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rainhill.adapter import Adapter
 from rainhill.errors import CheckpointError
+from rainhill.files import write_whole
 from rainhill.messages import RoundRecord
 from server import checkpoint
 from server.checkpoint import Checkpoint
@@ -116,6 +117,10 @@ def test_a_full_disk_leaves_the_previous_round_as_it_was(tmp_path: Path) -> None
             fill(disk / "filler")
         with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\); round 1 is intact"):
             checkpoint.save(disk, after(2))
+        # Whatever else is written whole names its file, which a full disk by itself does not.
+        with pytest.raises(OSError, match="No space left") as refused:
+            write_whole(disk / "report.html", bytes(4096))
+        assert refused.value.filename == str(disk / "report.html")
         assert kept.read_bytes() == before
         assert sorted(path.name for path in disk.iterdir()) == ["filler", "round-000001.safetensors"]
         (disk / "filler").unlink()
