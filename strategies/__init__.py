@@ -17,6 +17,7 @@ PACKAGES: dict[str, ModuleType] = {"rule": _rules, "server_optimizer": optimizer
 """Key of `[strategy]` -> the package of its plug-ins."""
 KINDS = {"rule": "rule", "server_optimizer": "server optimiser", "robust": "robust rule", "personal": "personalisation mode"}
 HEAD = "head.weight"
+"""A tensor that a mode which keeps the head at the site keeps."""
 
 __all__ = ["PACKAGES", "Move", "Rule", "State", "Strategy", "Traits", "from_recipe", "from_section", "refuse_few"]
 
@@ -62,7 +63,7 @@ def from_section(section: StrategySection, *, ranks: Mapping[SiteId, int] | None
     Raises ConfigError with the reason for what cannot be combined.
     """
     rule = _load(_rules, section.rule, key="rule")
-    for key in section.options.keys() - rule.model_fields.keys():
+    for key in (key for key in section.options if key not in rule.model_fields):
         # It may be meant for the table itself as well as for the rule.
         known = [*StrategySection.model_fields, *rule.model_fields]
         raise ConfigError(f"[strategy] {config.shown(key)}: unknown key{config.nearest(key, known)}")
