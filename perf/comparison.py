@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rainhill.files import write_whole
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from rainhill.recipe import Recipe, StrategySection, read_recipe
 from server.rounds import Collect
@@ -53,11 +54,10 @@ def lying(site: SiteId) -> Disturb:
 
 def smaller(folder: Path) -> Path:
     """The six hospitals with no more than `AT_MOST` patients each."""
-    folder.mkdir(parents=True, exist_ok=True)
     for file in HERE.glob("*.toml"):
         text = file.read_text(encoding="utf-8")
         text = re.sub(r"^patients = (\d+)$", lambda found: f"patients = {min(AT_MOST, int(found[1]))}", text, flags=re.MULTILINE)
-        (folder / file.name).write_text(text, encoding="utf-8")
+        write_whole(folder / file.name, text.encode())
     return folder
 
 
