@@ -1,6 +1,5 @@
 """The one command: `rainhill NAME` loads the entry point of that name from the group `rainhill.commands`, and only that."""
 
-import difflib
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ import click
 
 from rainhill import __version__
 from rainhill.errors import RainhillError
+from rainhill.text import did_you_mean
 
 FAILED = 2
 
@@ -26,9 +26,7 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         found = _found().get(name)
         if found is None:
-            close = difflib.get_close_matches(name, _found(), n=1, cutoff=0.4)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            context.fail(f"no command {name!r}{hint} (there are: {', '.join(sorted(_found()))})")
+            context.fail(f"no command {name!r}{did_you_mean(name, _found(), cutoff=0.4)} (there are: {', '.join(sorted(_found()))})")
         with stops_at_once():
             command = found.load()
         if not isinstance(command, click.Command):

@@ -3,7 +3,6 @@
 An unknown key or a value out of range is refused with the file, the key, what was written and what is allowed.
 """
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,9 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rainhill.errors import ConfigError
+from rainhill.text import did_you_mean, shown
 
 Model = TypeVar("Model", bound=BaseModel)
-
-SHOWN = 60
-"""Characters of a value that an error shows."""
 
 
 class Section(BaseModel):
@@ -145,12 +142,6 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
     return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {shown(repr(got))}: {message}"
 
 
-def shown(text: str) -> str:
-    """On one line, and not whole where it is long."""
-    line = text if text.isprintable() else repr(text)
-    return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]}...{line[-SHOWN // 2 + 3 :]}"
-
-
 def _nearest(keys: list[str], model: type[BaseModel]) -> str:
     section: Any = model
     for key in keys[:-1]:
@@ -161,10 +152,8 @@ def _nearest(keys: list[str], model: type[BaseModel]) -> str:
 
 def nearest(key: str, known: Sequence[str]) -> str:
     """What to say after "unknown key": the nearest that there is, or all of them."""
-    close = difflib.get_close_matches(key, known, n=1)
-    if close:
-        return f", did you mean {close[0]!r}?"
-    return f"; known here: {', '.join(known)}" if known else ""
+    everything = f"; known here: {', '.join(known)}" if known else ""
+    return did_you_mean(key, known) or everything
 
 
 def _table(annotation: Any) -> Any:

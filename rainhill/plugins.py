@@ -1,14 +1,13 @@
 """Plug-ins by module name: a strategy, task or model is one file, and its class is the module's name in CamelCase."""
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from rainhill.config import shown
 from rainhill.errors import PluginError
+from rainhill.text import did_you_mean, shown
 
 
 def names(package: ModuleType) -> list[str]:
@@ -31,6 +30,4 @@ def load(package: ModuleType, name: str, *, kind: str) -> type[Any]:
 
 def unknown(known: Sequence[str], name: str, kind: str) -> str:
     """The sentence that refuses a name, with the nearest that there is."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f", did you mean {close[0]!r}?" if close else ""
-    return f"no {kind} is called {shown(name)!r}{hint} (there are: {', '.join(known)})"
+    return f"no {kind} is called {shown(name)!r}{did_you_mean(name, known, cutoff=0.4)} (there are: {', '.join(known)})"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rainhill.cli import stops_at_once
-from rainhill.config import shown
 from rainhill.errors import ConfigError
+from rainhill.text import did_you_mean, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,16 +185,13 @@ def cache_folder() -> Path:
 
 def _read(name: str, seed: int | None) -> tuple[Any, Path]:
     """The recipe, with the seed asked for, and the file it came from."""
-    import difflib
-
     from rainhill.recipe import read_recipe
 
     path = Path(name)
     embedded = {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
     if not path.exists() and path.suffix != ".toml":
         if name not in embedded:
-            close = difflib.get_close_matches(name, embedded, n=1, cutoff=0.4)
-            hint = f", did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(name, embedded, cutoff=0.4)
             raise ConfigError(f"no file and no recipe is called {name!r}{hint} (there are: {', '.join(embedded)})")
         path = embedded[name]
     recipe = read_recipe(path)

@@ -21,18 +21,18 @@ from client.training.metrics import Measured
 from rainhill import plugins
 from rainhill.adapter import Adapter
 from rainhill.compression import ENCODINGS
-from rainhill.config import shown
 from rainhill.errors import ConfigError, PluginError
 from rainhill.files import write_whole
 from rainhill.messages import RoundRecord, SiteId
 from rainhill.recipe import PartSection, Recipe, StrategySection
+from rainhill.text import shown
 from server.rounds import Collect
 from sites import arms, consortium, results
 from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
 from sites.evaluate import auroc_of
 from sites.inline import collect_inline
 from sites.plots import draw_comparison
-from sites.runs import refuse_changed
+from sites.runs import COMPARED, refuse_changed
 from sites.simulate import Progress
 
 FORMAT = 1
@@ -40,7 +40,6 @@ FORMAT = 1
 Scores = dict[SiteId, dict[str, Measured]]
 """Site -> `base`, `local`, `pooled`, `NAME` (the site's own model by that strategy) and `NAME/shared` -> mean AUROC."""
 
-_MARK = "recipe.sha256"
 _KEY, _BYTES = "recipe", "bytes_per_site_round"
 
 Disturb = Callable[[Collect], Collect]
@@ -75,11 +74,14 @@ def entrants(names: str, recipe: Recipe) -> list[Entrant]:
                 raise PluginError(f"--compare {shown(asked)}: {plugins.unknown(list(known), name, 'strategy')}")
             if known[name] in changes:
                 raise ConfigError(f"--compare {shown(asked)}: names two of a kind, {known[name]}")
-            own_part = getattr(recipe.strategy, known[name], None)
-            if isinstance(own_part, PartSection) and own_part.name == name:
-                changes[known[name]] = own_part
+            part = getattr(recipe.strategy, known[name], None)
+            if known[name] in ("rule", "compression"):
+                changes[known[name]] = name
+            elif part is None or part.name != name:
+                changes[known[name]] = PartSection(name=name)
             else:
-                changes[known[name]] = name if known[name] in ("rule", "compression") else PartSection(name=name)
+                # The recipe's own, with its keys.
+                changes[known[name]] = part
         compression = recipe.compression
         if "compression" in changes:
             compression = compression.model_copy(update={"encoding": changes.pop("compression")})
@@ -102,7 +104,7 @@ def check_comparison_folder(folder: Path, recipe: Recipe) -> None:
     """Raises ConfigError unless the folder is free, or holds a comparison in this recipe."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: is a file, expected a folder")
-    mark = folder / _MARK
+    mark = folder / COMPARED
     if mark.exists():
         began = mark.read_text(encoding="utf-8").strip()
         if began != recipe.sha256:
@@ -126,7 +128,7 @@ def compare(
     started = time.monotonic()
     sites = consortium.find_sites(recipe, sites_folder)
     source = consortium.find_source(sites_folder)
-    write_whole(out / _MARK, (recipe.sha256 + "\n").encode())
+    write_whole(out / COMPARED, (recipe.sha256 + "\n").encode())
     progress.start(total=len(seeds) * (len(sites) + 2 + len(asked)))
     by_seed: list[Scores] = []
     bytes_crossed: dict[str, float] = {}

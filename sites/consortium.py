@@ -1,12 +1,12 @@
 """The site files of a folder: which hospitals there are, and which of them a recipe asks."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from rainhill.config import read_toml
 from rainhill.errors import ConfigError
 from rainhill.recipe import Recipe
+from rainhill.text import did_you_mean
 from sites.hospital import HospitalConfig
 
 HERE = Path(__file__).parent
@@ -38,16 +38,15 @@ def find_sites(recipe: Recipe, folder: Path) -> list[Site]:
         raise ConfigError(f"{folder}: no site file (*.toml) there")
     for name in recipe.sites:
         if name not in known:
-            close, elsewhere = difflib.get_close_matches(name, known, n=1), sorted(folder.glob(f"*/{name}.toml"))
-            hint = f", did you mean {close[0]!r}?" if close else f", but --sites {elsewhere[0].parent} does" if elsewhere else ""
+            elsewhere = [f", but --sites {path.parent} does" for path in sorted(folder.glob(f"*/{name}.toml"))]
+            hint = did_you_mean(name, known) or "".join(elsewhere[:1])
             raise ConfigError(
                 f"recipe {recipe.name}: sites names {name!r}, which {folder} does not have{hint} (there are: {', '.join(known)})"
             )
     asked = recipe.sites or tuple(known)
     for name in recipe.lora.ranks:
         if name not in asked:
-            close = difflib.get_close_matches(name, asked, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(name, asked)
             raise ConfigError(f"recipe {recipe.name}: lora.ranks names {name!r}, which is not asked{hint} (asked are: {', '.join(asked)})")
     found = [site for name, site in known.items() if name in asked]
     if recipe.rounds.quorum > len(found):

@@ -16,6 +16,9 @@ from sites import consortium
 
 Engine = Literal["inline", "flower"]
 
+COMPARED = "recipe.sha256"
+"""In the folder of a comparison, and of no run: the recipe that it compares in."""
+
 
 class _Began(Section):
     """run.json: where a run began."""
@@ -104,7 +107,7 @@ def resumed(folder: Path, engine: Engine | None = None) -> Run:
         began = parse(facts, _Began, origin=str(folder / "run.json"))
         raw = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        other = ", but a comparison: give its --compare again, with this --out" if (folder / "recipe.sha256").exists() else ""
+        other = ", but a comparison: give its --compare again, with this --out" if (folder / COMPARED).exists() else ""
         raise ConfigError(f"{folder}: holds no run that can be resumed{other}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: holds no run that can be resumed ({error})") from error

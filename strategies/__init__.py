@@ -9,6 +9,7 @@ from rainhill import config, plugins
 from rainhill.errors import ConfigError, PluginError
 from rainhill.messages import LocalRule, SiteId
 from rainhill.recipe import PartSection, Recipe, StrategySection
+from rainhill.text import shown
 from strategies import optimizers, personal, robust
 from strategies._rule import Move, Rule, State, Traits
 from strategies._strategy import Strategy
@@ -28,7 +29,7 @@ def from_recipe(recipe: Recipe) -> Strategy:
     strategy = from_section(section, ranks=recipe.lora.ranks)
     strategy.personal.check(recipe.rounds)
     lost = compression.encoding != "float32"
-    moving = not strategy.rule.traits.factors or strategy.rule.traits.sketched or strategy.personal.several
+    moving = not strategy.rule.traits.factors or strategy.personal.several
     keeps_head = strategy.personal.local(LocalRule()).keeps(HEAD)
     _raise_first(
         [
@@ -66,7 +67,7 @@ def from_section(section: StrategySection, *, ranks: Mapping[SiteId, int] | None
     for key in (key for key in section.options if key not in rule.model_fields):
         # It may be meant for the table itself as well as for the rule.
         known = [*StrategySection.model_fields, *rule.model_fields]
-        raise ConfigError(f"[strategy] {config.shown(key)}: unknown key{config.nearest(key, known)}")
+        raise ConfigError(f"[strategy] {shown(key)}: unknown key{config.nearest(key, known)}")
     strategy = Strategy(
         rule=config.parse(section.options, rule, origin=f"[strategy] rule = {section.rule!r}"),
         weights=section.weights,

@@ -57,7 +57,7 @@ def draw_comparison(comparison: Results, theme: Theme = LIGHT) -> Figure:
 def _panel(axes: Any, title: str, entry: Results, names: list[str], theme: Theme, *, labelled: bool) -> None:
     axes.set_facecolor(theme.paper)
     quiet(axes, theme, labelsize=8.5)
-    axes.set_title(shortened(title, 38), color=theme.ink, fontsize=10, loc="left", pad=5)
+    axes.set_title(shortened(title, 38), color=theme.ink, fontsize=9, loc="left", pad=5)
     for arm, style in (("base", ":"), ("local", "--"), ("pooled", "-")):
         of = interval(entry[arm])
         if of.measured:

@@ -58,11 +58,10 @@ def test_the_catalogue_knows_what_voids_privacy_and_what_secure_aggregation_can_
     assert entries["krum"].min_sites == 5
     assert {name for name, entry in entries.items() if entry.kind == "rule" and not entry.keeps_basis} == {
         "double_sketch",
-        "fedrot",
         "fedsvd",
         "flexlora",
         "flora",
-    } - {name for name in ("fedrot",) if entries[name].keeps_basis}
+    }
     assert entries["krum"].options == {"byzantine": 1}
 
 
