@@ -1,6 +1,6 @@
 """Means with intervals over seeds, and the pixels that a plain baseline sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -24,7 +24,7 @@ def show(values: Sequence[float], digits: int = 3) -> str:
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def pixels(images: Array) -> Array:
+def pixels(images: Iterable[Array]) -> Array:
     """(N, 1, H, W) -> (N, 1024): 32x32 pixels, each film standardised."""
     small = np.stack([np.asarray(Image.fromarray(image[0]).resize((32, 32), Image.Resampling.BOX)) for image in images])
     flat = small.reshape(len(small), -1)

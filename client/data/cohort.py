@@ -1,29 +1,31 @@
 """The de-identified local data set with patients as the unit: pixels, labels and what is known of a patient, without identifiers."""
 
 import hashlib
+import hmac
 import json
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data import manifest, splits
-from client.data.pixels import Pixels, read_image
+from client.data import manifest, splits, store
+from client.data.pixels import read_image
+from client.data.rows import CHUNK, Rows
+from client.data.store import Entry, Write
 from rainhill.config import DataConfig, SiteConfig, SplitConfig
 from rainhill.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-_PIXELS_VERSION = 1  # goes up when pixels.py gives other values, so that no cache outlives them
+Images = Rows[np.float32]
+PIXELS_VERSION = 1  # goes up when pixels.py gives other values, so that no cache outlives them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,12 +34,14 @@ class Cohort:
 
     site: str
     findings: tuple[str, ...]
-    images: Pixels
-    """(N, 1, H, W) float32 in [-1, 1], bone bright."""
+    images: Images
+    """(N, 1, H, W) float32 in [-1, 1], bone bright; read from disk as they are indexed, where the cohort has a cache."""
     labels: NDArray[np.float32]
     """(N, F) 0, 1 or NaN, which is: not labelled."""
     patients: NDArray[np.int64]
     """(N,) 0..P-1: places in this cohort, not identifiers."""
+    pseudonym: NDArray[np.str_]
+    """(N,) of the image's patient: the same in every data set of the site, and no way back to the identifier without the site's key."""
     split: NDArray[np.str_]
     """(N,) "train", "val" or "test"; a patient's images are all in the same."""
     sex: NDArray[np.str_]
@@ -50,7 +54,11 @@ class Cohort:
 
     def __post_init__(self) -> None:
         n = len(self.images)
-        shapes = {"labels": (n, len(self.findings)), "reports": (n,), **dict.fromkeys(("patients", "split", "sex", "age", "view"), (n,))}
+        shapes = {
+            "labels": (n, len(self.findings)),
+            "reports": (n,),
+            **dict.fromkeys(("patients", "pseudonym", "split", "sex", "age", "view"), (n,)),
+        }
         for name, expected in shapes.items():
             got = np.shape(getattr(self, name))
             if got != expected:
@@ -66,6 +74,12 @@ class Cohort:
     def n_patients(self) -> int:
         return int(self.patients.max(initial=-1)) + 1
 
+    @property
+    def pseudonyms(self) -> tuple[str, ...]:
+        """(P,) of the patients, in the order of their numbers."""
+        _, first = np.unique(self.patients, return_index=True)
+        return tuple(self.pseudonym[first].tolist())
+
     def part(self, name: str) -> "Cohort":
         """The images of one part, with its patients numbered anew from 0; it may be empty."""
         if name not in splits.PARTS:
@@ -74,22 +88,29 @@ class Cohort:
 
     def fingerprint(self) -> str:
         """sha256 over findings, arrays and reports: the same data give the same, whatever the site is called."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([self.findings, self.reports]).encode())
-        for array in (self.images, _one_nan(self.labels), self.patients, _one_nan(self.age)):
-            digest.update(f"{array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+        self.images.feed(digest)
+        for array in (_one_nan(self.labels), self.patients, _one_nan(self.age)):
+            Rows[Any](array).feed(digest)
         digest.update(json.dumps([self.split.tolist(), self.sex.tolist(), self.view.tolist()]).encode())
         return digest.hexdigest()
 
     def _take(self, chosen: NDArray[np.int64]) -> "Cohort":
-        columns = {name: getattr(self, name)[chosen] for name in ("images", "labels", "split", "sex", "age", "view")}
-        return replace(self, **columns, patients=_numbered(self.patients[chosen]), reports=tuple(self.reports[i] for i in chosen))
+        columns = {name: getattr(self, name)[chosen] for name in ("labels", "pseudonym", "split", "sex", "age", "view")}
+        reports = tuple(self.reports[i] for i in chosen)
+        return replace(self, **columns, images=self.images.only(chosen), patients=_numbered(self.patients[chosen]), reports=reports)
 
 
-def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, cache: Path | None = None) -> Cohort:
+def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, cache: Path | None = None, key: bytes = b"") -> Cohort:
     """Reads a site's manifest and images; relative paths start from `base`, the folder of the site's file.
 
-    Raises DataError with every problem found, and refuses a site with nothing to learn. Decoded pixels are kept in the folder `cache`.
+    Raises DataError with every problem found, and refuses a site with nothing to learn. Decoded pixels are kept in the folder `cache`, and
+    read from there when they are needed, so that a cohort may be larger than memory; `store.wipe` removes them. `key` is the site's own,
+    for pseudonyms: without one, whoever knows an identifier can look its pseudonym up.
     """
     if site.data is None:
         raise ConfigError(f"site {site.name}: has no [data], expected a manifest")
@@ -108,6 +129,7 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
         images=_images(rows, path, size, cache),
         labels=labels,
         patients=patients,
+        pseudonym=np.array([_pseudonym(row.patient, key) for row in rows]),
         split=split,
         sex=np.array([row.sex for row in rows]),
         age=np.array([row.age for row in rows], dtype=np.float32),
@@ -115,6 +137,8 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
         reports=tuple(row.report for row in rows),
     )
     _warn_of_copies(cohort)
+    for file in cohort.images.files:
+        store.mark(file, cohort.fingerprint())
     log.info("site %s: %d images of %d patients", site.name, len(cohort), cohort.n_patients)
     return cohort
 
@@ -136,11 +160,18 @@ def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:
             raise DataError(f"site {other.site}: images {other.images.shape[1:]} are not {first.images.shape[1:]} of site {first.site}")
     starts = np.cumsum([0, *(cohort.n_patients for cohort in cohorts[:-1])])
     columns: dict[str, Any] = {
-        name: np.concatenate([getattr(cohort, name) for cohort in cohorts]) for name in ("images", "labels", "split", "sex", "age", "view")
+        name: np.concatenate([getattr(cohort, name) for cohort in cohorts])
+        for name in ("labels", "pseudonym", "split", "sex", "age", "view")
     }
+    images = Rows.join([cohort.images for cohort in cohorts])
     patients = np.concatenate([cohort.patients + start for cohort, start in zip(cohorts, starts, strict=True)])
     reports = tuple(report for cohort in cohorts for report in cohort.reports)
-    return Cohort(site=site, findings=first.findings, patients=patients, reports=reports, **columns)
+    return Cohort(site=site, findings=first.findings, images=images, patients=patients, reports=reports, **columns)
+
+
+def _pseudonym(patient: str, key: bytes) -> str:
+    """128 bits of HMAC-SHA-256 (RFC 2104), in hexadecimal."""
+    return hmac.new(key, patient.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _numbered(patients: NDArray[Any]) -> NDArray[np.int64]:
@@ -188,71 +219,47 @@ def _warn_of_copies(cohort: Cohort) -> None:
         log.warning("site %s: %d images are copies of another patient's: is one patient under two names?", cohort.site, copies)
 
 
-def _images(rows: Sequence[manifest.Row], path: Path, size: int, cache: Path | None) -> Pixels:
-    """(N, 1, size, size) from the cache, or decoded and then cached."""
-    if cache is None:
-        return _decode(rows, path, size)
-    file = cache / f"{_cache_key(rows, size)}.npz"
-    shape = (len(rows), 1, size, size)
-    images = _load(file, shape)
-    if images is None:
-        images = _decode(rows, path, size)
-        _save(file, images)
-    return images
+def _images(rows: Sequence[manifest.Row], path: Path, size: int, cache: Path | None) -> Images:
+    """(N, 1, size, size) from the cache, or decoded into it; in memory where there is none or it takes nothing."""
+    shape, dtype = (len(rows), 1, size, size), np.dtype(np.float32)
+    if cache is not None:
+        made_from = {"version": PIXELS_VERSION, "size": size, "files": _files(rows)}
+        entry = Entry(folder=cache, made_from=made_from, shape=shape, dtype=dtype, what="image cache", redone="decoding")
+        stored = store.load(entry)
+        if stored is None:
+            stored = store.save(entry, lambda write: _decode(rows, path, size, write))
+        if stored is not None:
+            return Rows(stored)
+    images = np.empty(shape, dtype)
+
+    def write(place: int, decoded: NDArray[Any]) -> None:
+        images[place : place + len(decoded)] = decoded
+
+    _decode(rows, path, size, write)
+    return Rows(images)
 
 
-def _decode(rows: Sequence[manifest.Row], path: Path, size: int) -> Pixels:
-    images = np.empty((len(rows), 1, size, size), dtype=np.float32)
-
-    def decode(place: int) -> manifest.Problem | None:
-        row = rows[place]
-        try:
-            images[place] = read_image(row.image, size)
-        except DataError as error:
-            return manifest.Problem(row=row.number, column="", what=f"unreadable image: {str(error).removeprefix(f'{row.image}: ')}")
-        return None
+def _decode(rows: Sequence[manifest.Row], path: Path, size: int, write: Write) -> None:
+    def decode(start: int) -> list[manifest.Problem]:
+        problems = []
+        for place, row in enumerate(rows[start : start + CHUNK], start):
+            try:
+                image = read_image(row.image, size)
+            except DataError as error:
+                what = f"unreadable image: {str(error).removeprefix(f'{row.image}: ')}"
+                problems.append(manifest.Problem(row=row.number, column="", what=what))
+            else:
+                write(place, image[None])
+        return problems
 
     # Filters are of the whole process, so they are set here, before the threads. Pillow and pydicom would quote a file's own words.
     with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
         warnings.simplefilter("ignore")
-        problems = [problem for problem in pool.map(decode, range(len(rows))) if problem is not None]
+        problems = [problem for some in pool.map(decode, range(0, len(rows), CHUNK)) for problem in some]
     manifest.refuse(path, problems)
-    return images
 
 
-def _cache_key(rows: Sequence[manifest.Row], size: int) -> str:
-    """Of the files, not of the labels: a corrected label does not decode everything again."""
+def _files(rows: Sequence[manifest.Row]) -> str:
+    """sha256 of the files' names, sizes and times, not of the labels: a corrected label does not decode everything again."""
     stats = [(str(row.image), stat.st_size, stat.st_mtime_ns) for row in rows for stat in [row.image.stat()]]
-    return hashlib.sha256(json.dumps([_PIXELS_VERSION, size, stats]).encode()).hexdigest()[:32]
-
-
-def _load(file: Path, shape: tuple[int, ...]) -> Pixels | None:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            images: Pixels = stored["images"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        log.warning("image cache %s is damaged (%s), decoding again", file.name, type(error).__name__)
-        return None
-    if images.shape != shape or images.dtype != np.float32:
-        log.warning("image cache %s holds something else, decoding again", file.name)
-        return None
-    return images
-
-
-def _save(file: Path, images: Pixels) -> None:
-    """Written aside, then renamed; readable by the owner only. A full disk costs the cache, not the run."""
-    aside: Path | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as stream:
-            aside = Path(stream.name)
-            np.savez(stream, images=images)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
-    except OSError as error:
-        log.warning("image cache not written: %s", error.strerror)
-        if aside is not None:
-            aside.unlink(missing_ok=True)
+    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()

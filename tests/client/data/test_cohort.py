@@ -1,5 +1,6 @@
 import logging
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from client.data import cohort as cohorts
+from client.data import store
 from client.data.cohort import Cohort, concatenate, read, resplit
 from rainhill.config import SiteConfig, SplitConfig, read_toml
 from rainhill.errors import ConfigError, DataError
@@ -220,8 +222,10 @@ def test_a_cached_cohort_is_the_same_and_decodes_nothing(ward, tmp_path, decoded
     second = load(ward, cache=tmp_path / "cache", split={"folds": 4})  # the cache is of pixels: another split is no other pixel
     assert len(decoded) == 24
     np.testing.assert_array_equal(first.images, second.images)
-    (cached,) = (tmp_path / "cache").iterdir()
-    assert cached.stat().st_mode & 0o077 == 0
+    kept = list((tmp_path / "cache").iterdir())
+    # One of pixels, one of what they were made from, and a mark for each of the two cohorts.
+    assert sorted(file.suffix for file in kept) == [".cohort", ".cohort", ".json", ".npy"]
+    assert all(file.stat().st_mode & 0o077 == 0 for file in kept)
 
 
 def test_a_changed_image_or_size_is_decoded_again(ward, tmp_path, decoded):
@@ -233,34 +237,67 @@ def test_a_changed_image_or_size_is_decoded_again(ward, tmp_path, decoded):
     assert len(decoded) == 72
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another shape"])
+def test_a_cached_cohort_is_the_same_as_one_in_memory(ward, tmp_path):
+    in_memory, cached = load(ward), load(ward, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(in_memory.images, cached.images)
+    assert in_memory.fingerprint() == cached.fingerprint()
+    assert in_memory.part("val").fingerprint() == cached.part("val").fingerprint()
+    assert not in_memory.images.files
+    assert concatenate([cached.part("val"), cached], site="pooled").images.files == cached.images.files
+
+
+def test_fingerprints_are_those_of_earlier_versions(ward):
+    """Approvals and ledgers name cohorts by them."""
+    assert load(ward).fingerprint() == "f4050b8f8373d8f20af37688121a9a5900ccfb41267e1444a7e46d8732624815"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "another shape", "no description"])
 def test_a_damaged_cache_is_rebuilt(ward, tmp_path, decoded, damage, caplog):
-    first = load(ward, cache=tmp_path / "cache")
-    (cached,) = (tmp_path / "cache").iterdir()
+    # A copy in memory: what is mapped must not be cut short under its reader.
+    first = np.array(load(ward, cache=tmp_path / "cache").images)
+    (cached,) = (tmp_path / "cache").glob("*.npy")
     content = bytearray(cached.read_bytes())
     if damage == "another shape":
-        np.savez(cached, images=first.images[:3])
+        np.save(cached, first[:3])
+    elif damage == "no description":
+        cached.with_suffix(".json").write_text("{")
     elif damage == "flipped":
         content[len(content) // 2] ^= 1
         cached.write_bytes(content)
     else:
         cached.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
     again = load(ward, cache=tmp_path / "cache")
-    np.testing.assert_array_equal(first.images, again.images)
+    np.testing.assert_array_equal(first, again.images)
     assert len(decoded) == 48
     assert "decoding again" in caplog.text
     load(ward, cache=tmp_path / "cache")
     assert len(decoded) == 48
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(ward, tmp_path, monkeypatch, caplog):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full)
-    assert len(load(ward, cache=tmp_path / "cache")) == 24
-    assert "image cache not written: No space left on device" in caplog.text
+def test_a_cache_that_cannot_be_written_costs_only_time(ward, tmp_path, caplog):
+    allowed, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+    try:
+        cohort = load(ward, cache=tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, most))
+    np.testing.assert_array_equal(cohort.images, load(ward).images)
+    assert f"image cache not written: File too large ({tmp_path / 'cache'}: 0.0 MB needed, " in caplog.text
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_wiped_cohort_leaves_no_pixels_and_another_keeps_its_own(ward, tmp_path, decoded):
+    other_ward = tmp_path / "other"
+    other_ward.mkdir()
+    hospital(other_ward, patients=10)
+    gone, kept = load(ward, cache=tmp_path / "cache"), load(other_ward, cache=tmp_path / "cache")
+    assert store.wipe(tmp_path / "cache", gone.fingerprint()) == list(gone.images.files)
+    assert {file.name.partition(".")[0] for file in (tmp_path / "cache").iterdir()} == {kept.images.files[0].stem}
+    # What is mapped stays readable until the last reader lets go.
+    assert gone.fingerprint() == load(ward).fingerprint()
+    decoded.clear()
+    load(other_ward, cache=tmp_path / "cache")
+    assert not decoded
 
 
 def test_every_real_site_has_a_file_of_its_own_name():
