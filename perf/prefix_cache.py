@@ -42,16 +42,23 @@ class Setting:
     precision: Precision
 
 
-def write_base(folder: Path) -> BaseSection:
+def write_base(folder: Path, *, width: int = 384) -> BaseSection:
+    """A ViT of 12 blocks, 64 features a head; ViT-S where not said otherwise."""
     from transformers import ViTConfig, ViTForImageClassification
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    small = ViTConfig(
-        image_size=SIDE, patch_size=16, num_channels=1, hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536
+    settings = ViTConfig(
+        image_size=SIDE,
+        patch_size=16,
+        num_channels=1,
+        hidden_size=width,
+        num_hidden_layers=12,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
     )
-    ViTForImageClassification(small).save_pretrained(folder / "base")
+    ViTForImageClassification(settings).save_pretrained(folder / "base")
     return BaseSection(model="vit", weights=str(folder / "base"), sha256=digest(folder / "base"))
 
 

@@ -6,7 +6,7 @@ An unknown key or a value out of range is refused with the file, the key, what w
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -41,6 +41,7 @@ def _possible_path(path: Path) -> Path:
 Name = Annotated[str, AfterValidator(_plain_name)]
 PathName = Annotated[Path, AfterValidator(_possible_path)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class ColumnsConfig(Section):
@@ -92,12 +93,42 @@ class DataConfig(Section):
     split: SplitConfig = SplitConfig()
 
 
+class PrivacyConfig(Section):
+    """What a site lets its patients spend, whoever asks: patient-level differential privacy, add or remove one patient.
+
+    A recipe that asks for more is refused, by name and both values; one that asks for less gets less.
+    """
+
+    epsilon: Positive = 8.0
+    """Of one patient, over all runs and tasks, for good. A patient who has spent it is no longer drawn."""
+    epsilon_per_run: Positive | None = None
+    """Of one run; `epsilon` where not given."""
+    epsilon_per_cohort: Positive | None = None
+    """Of all runs on the same data set together; `epsilon` is the only limit where not given."""
+    delta: Annotated[float, Field(gt=0, lt=1e-3)] = 1e-5
+    """At which every epsilon here is told. Keep it well below one over the number of patients."""
+    release: Literal["withheld", "suppressed", "noised"] = "withheld"
+    """Losses and metrics of an update: withheld; sent as they are unless fewer than `min_patients` stand behind them, which is no
+    differential privacy; or noised, charged to the same ledger."""
+    release_epsilon: Positive = 0.5
+    """With `release = "noised"`: of one run, for the numbers beside its updates."""
+    min_patients: int = Field(default=10, ge=1)
+    """Below so many patients no number is sent as it is."""
+    declared_patients: int | None = Field(default=None, ge=1)
+    """A round number that the site is content to be known by: the weight of its updates, where a recipe weighs by patients."""
+
+
 class SiteConfig(Section):
     """One hospital's own file. The site is sovereign: nothing in here is set by anybody else."""
 
     name: Name
     title: str = ""
+    state: PathName | None = None
+    """Folder of what the site keeps from run to run: its privacy ledger, and the key that its patients' pseudonyms are made with.
+    It may begin with `~`; a relative path starts from the folder of this file, and `NAME-state` beside it is taken where not given."""
     data: DataConfig | None = None
+    privacy: PrivacyConfig | None = None
+    """Without it the site takes part in runs without privacy too."""
 
 
 def read_toml(path: Path, model: type[Model]) -> Model:

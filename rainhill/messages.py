@@ -62,7 +62,8 @@ class Plan:
 class Evaluation:
     """How an adapter does on a site's own validation patients."""
 
-    patients: int
+    patients: int | None
+    """None where the site withholds it."""
     metrics: Mapping[str, float]
 
 
@@ -74,12 +75,13 @@ class Update:
     round: int
     site: SiteId
     delta: Adapter
-    patients: int
+    patients: int | None
+    """Of the training part, or what the site declares in place of it; None where it withholds both."""
     steps: int
-    loss: float
-    """Mean training loss over the last quarter of the steps."""
+    loss: float | None
+    """Mean training loss over the last quarter of the steps; None where the site withholds it."""
     epsilon: float | None = None
-    """Privacy spent on this update; None says that the fit was not private."""
+    """What the site's patients spend in the whole run at most, by the ledger that it keeps; None says that the fit was not private."""
     evaluation: Evaluation | None = None
     """Of the adapter that came with the Plan, before training."""
     variate: Adapter | None = None

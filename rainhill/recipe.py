@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rainhill.compression import Encoding
-from rainhill.config import Name, Section, read_toml
+from rainhill.config import Name, Positive, Section, read_toml
 
-Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -99,6 +98,21 @@ class PrivateSection(FitSection):
         return self.alpha / self.rank
 
 
+class PrivacySection(Section):
+    """Patient-level differential privacy, asked of every site: each solves its own noise for all steps of all rounds.
+
+    Neighbouring data sets differ by one patient with all images, added or removed. A site's own file may allow less, and then refuses.
+    """
+
+    epsilon: Positive
+    """Of the whole run."""
+    delta: Annotated[float, Field(gt=0, lt=1e-3)] = 1e-5
+    max_grad_norm: Positive = 0.1
+    """The paper's C: the most that one patient moves the sum of a step's gradients by, in l2 norm. Abadi et al. 2016, arXiv:1607.00133."""
+    images_per_patient: int = Field(default=4, ge=1, le=64)
+    """A patient's loss is the mean over at most so many images, drawn afresh in each step."""
+
+
 class AugmentationSection(Section):
     """Random views of each training image, beside the image itself; they are drawn once, before the first round.
 
@@ -181,6 +195,7 @@ class Recipe(Section):
     strategy: StrategySection
     rounds: RoundsSection
     private: PrivateSection
+    privacy: PrivacySection | None = None
     augmentation: AugmentationSection = AugmentationSection()
     compression: CompressionSection = CompressionSection()
     evaluation: EvaluationSection = EvaluationSection()

@@ -22,7 +22,7 @@ from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, Upda
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-VERSION = 2
+VERSION = 3
 LARGEST = 1e6
 """Of any value of a tensor: far above what training reaches, and far below where sums of squares of many sites overflow."""
 _HEADER = "rainhill"
@@ -53,7 +53,7 @@ Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class _EvaluationHeader(Section):
-    patients: Count
+    patients: Count | None
     metrics: dict[str, float]
 
 
@@ -63,10 +63,10 @@ class _UpdateHeader(Section):
     run: str
     round: int
     site: str
-    patients: Count
+    patients: Count | None
     steps: Count
-    loss: float
-    epsilon: float | None
+    loss: float | None
+    epsilon: Annotated[float, Field(ge=0)] | None
     encoding: Encoding
     share: Annotated[float, Field(gt=0, le=1)]
     choice: Count
@@ -139,7 +139,7 @@ def answer_to_bytes(answer: Update | Refusal) -> bytes:
         site=answer.site,
         patients=answer.patients,
         steps=answer.steps,
-        loss=_finite(answer.loss, f"{answer.site}: loss"),
+        loss=None if answer.loss is None else _finite(answer.loss, f"{answer.site}: loss"),
         epsilon=answer.epsilon,
         encoding=answer.encoding,
         share=answer.share,
@@ -186,7 +186,7 @@ def check_answer(answer: Update | Refusal, plan: Plan, expected: Mapping[str, tu
         _check_tensors(answer.variate or Adapter({}), variate)
         if not 0 <= answer.choice <= len(plan.choices):
             raise ProtocolError(f"{plan.site}: choice {answer.choice} is not one of 0 to {len(plan.choices)}")
-        if answer.patients < 1:
+        if answer.patients is not None and answer.patients < 1:
             raise ProtocolError(f"{plan.site}: patients {answer.patients} is not at least 1")
 
 

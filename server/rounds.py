@@ -9,7 +9,7 @@ import numpy as np
 
 from rainhill import wire
 from rainhill.adapter import Adapter
-from rainhill.errors import MergeError, ProtocolError, QuorumError
+from rainhill.errors import MergeError, ProtocolError, QuorumError, RefusedError
 from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
 from rainhill.recipe import Recipe
 from server import checkpoint
@@ -63,7 +63,7 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: S
             rule=strategy.local(sent, done.state, site),
             choices=strategy.choices(done.adapter, done.state, site),
         )
-    updates, refused = _gather(plans, collect, strategy)
+    updates, refused = _gather(plans, collect, strategy, recipe)
     quorum = max(recipe.rounds.quorum, strategy.min_sites())
     if len(updates) < quorum:
         reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
@@ -82,7 +82,7 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: S
         refused=refused,
         down_bytes={site: len(wire.plan_to_bytes(plan)) for site, plan in plans.items()},
         up_bytes={update.site: len(wire.answer_to_bytes(update)) for update in updates},
-        losses={update.site: update.loss for update in updates},
+        losses={update.site: update.loss for update in updates if update.loss is not None},
         evaluations={update.site: dict(update.evaluation.metrics) for update in updates if update.evaluation},
         seconds=time.monotonic() - started,
         log=dict(state.log),
@@ -91,7 +91,14 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: S
     return Checkpoint(recipe=done.recipe, run=done.run, adapter=adapter, state=state, history=(*done.history, record))
 
 
-def _gather(plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy) -> tuple[list[Update], dict[SiteId, str]]:
+def _check_privacy(update: Update, recipe: Recipe) -> None:
+    """A run that promises privacy takes no update that was made without, or with less."""
+    asked, got = recipe.privacy, update.epsilon
+    if asked is not None and (got is None or got > asked.epsilon):
+        raise RefusedError(f"{update.site}: its update has epsilon {'without bound' if got is None else got}, asked was {asked.epsilon}")
+
+
+def _gather(plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy, recipe: Recipe) -> tuple[list[Update], dict[SiteId, str]]:
     """Valid updates in the order of their sites, and why each other site has none."""
     updates: dict[SiteId, Update] = {}
     refused: dict[SiteId, str] = {}
@@ -106,8 +113,10 @@ def _gather(plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy) 
         else:
             try:
                 wire.check_answer(answer, plans[site], strategy.uplink(plans[site].adapter, plans[site].rule))
+                _check_privacy(answer, recipe)
+                strategy.shares([answer])
                 updates[site] = answer
-            except ProtocolError as error:
+            except (ProtocolError, RefusedError) as error:
                 refused[site] = str(error)
     refused |= {site: "no answer" for site in plans if site not in updates and site not in refused}
     for site, reason in refused.items():

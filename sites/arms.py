@@ -23,7 +23,7 @@ from server.checkpoint import Checkpoint
 from server.rounds import Collect, run_rounds
 from sites.bench import Bench, SiteData
 from sites.inline import collect_inline
-from strategies import Strategy
+from strategies import State, Strategy
 from strategies.fedavg import FedAvg
 
 Arm = Literal["base", "local", "shared", "private", "pooled"]
@@ -59,7 +59,10 @@ def train_shared(bench: Bench, first: Adapter, *, sites: list[SiteId], collect: 
 
 
 def train_local(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *, folder: Path, on_round: OnRound) -> Trained:
-    """Each site alone: the same rounds with nobody else in them, stopped where its validation patients say, then the same private part."""
+    """Each site alone: the same rounds with nobody else in them, stopped where its validation patients say, then the same private part.
+
+    Without privacy, whatever the recipe asks: what never leaves the site needs none, and that is what a site alone would do.
+    """
     adapters: dict[str, Adapter] = {}
     private: dict[str, Private] = {}
     history: dict[str, tuple[RoundRecord, ...]] = {}
@@ -71,7 +74,7 @@ def train_local(bench: Bench, first: Adapter, data: Mapping[SiteId, SiteData], *
             first,
             run=f"{bench.recipe.name}/local/{site}",
             sites=[site],
-            collect=collect_inline(alone, {site: own}, memory_of(folder, "local")),
+            collect=collect_inline(alone, {site: replace(own, privacy=None)}, memory_of(folder, "local")),
             folder=folder / "local" / site,
             on_round=lambda record, site=site: on_round(f"local/{site}", record),  # type: ignore[misc]
         )
@@ -98,6 +101,26 @@ def own_views(bench: Bench, shared: Checkpoint, sites: Iterable[SiteId], *, fold
         rule = bench.strategy.local(sent, shared.state, site)
         views[site] = own_view(sent, rule, Memory(memory_of(folder, "shared") / site), shared.state.round + 1)
     return views
+
+
+def as_seen(bench: Bench, first: Adapter, shared: Checkpoint, data: Mapping[SiteId, SiteData], *, folder: Path) -> tuple[RoundRecord, ...]:
+    """The rounds with every site's own validation numbers, which a simulation may look up where the sites themselves withhold them."""
+    history = []
+    for record in shared.history:
+        before = checkpoint.load(checkpoint.path_of(folder / "shared", record.round - 1)) if record.round > 1 else None
+        found = dict(record.evaluations)
+        for site in set(record.answered) - set(found):
+            start = bench.strategy.down(
+                before.adapter if before else bench.strategy.first(first), before.state if before else State(), site
+            )
+            found[site] = validated(bench, start, data[site])
+        history.append(replace(record, evaluations=found))
+    return tuple(history)
+
+
+def validated(bench: Bench, adapter: Adapter, own: LocalData) -> dict[str, float]:
+    lora.write_adapter(bench.net, adapter, name=lora.SHARED)
+    return validation(logits(bench.net, own.val.hidden), own.val.targets.numpy(), bench.task)
 
 
 def memory_of(folder: Path, arm: Arm) -> Path:
@@ -135,20 +158,20 @@ def _best(bench: Bench, first: Adapter, done: Checkpoint, *, site: SiteId, data:
 
     The federation gets no such choice, so that the arms it is held against are at their best.
     """
-    lora.write_adapter(bench.net, done.adapter, name=lora.SHARED)
-    last = validation(logits(bench.net, data.val.hidden), data.val.targets.numpy(), bench.task)["loss"]
+    last = validated(bench, done.adapter, data)["loss"]
     losses = [record.evaluations[site]["loss"] for record in done.history] + [last]
     after = int(np.argmin(losses))
     return checkpoint.load(checkpoint.path_of(folder, after)).adapter if after else first
 
 
 def _for_one(recipe: Recipe, *, times: int) -> Recipe:
-    """The recipe for a run with a single site, whose steps are so many times as large, and which loses nothing on a wire."""
+    """The recipe for a run with a single site, whose steps are so many times as large, and which needs neither wire nor privacy."""
     rounds, private = recipe.rounds, recipe.private
     return recipe.model_copy(
         update={
             "rounds": rounds.model_copy(update={"patients_per_step": rounds.patients_per_step * times, "quorum": 1}),
             "compression": CompressionSection(),
+            "privacy": None,
             "private": private.model_copy(update={"patients_per_step": private.patients_per_step * times}),
         }
     )

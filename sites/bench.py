@@ -1,6 +1,6 @@
 """One frozen base with its two sets of LoRA pairs, shared by every simulated site of a process, and one site's data as it trains on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import strategies
@@ -12,8 +12,10 @@ from client.tasks import Task
 from client.training import features, lora
 from client.training.answer import LocalData, site_seed
 from client.training.features import Features
+from client.training.prefix import Precision, PrefixCache
 from client.training.start import begin
 from rainhill.adapter import Adapter
+from rainhill.config import PrivacyConfig
 from rainhill.errors import ConfigError, DataError
 from rainhill.recipe import Recipe
 from sites import hospital
@@ -37,6 +39,8 @@ class SiteData(LocalData):
 
     test: Features
     cohort: Cohort
+    privacy: PrivacyConfig | None = None
+    """What the site itself demands."""
 
 
 def open_bench(recipe: Recipe, folder: Path) -> Bench:
@@ -77,17 +81,22 @@ def open_cohort(bench: Bench, site: Site, cache: Path) -> Cohort:
     return cohort.read(config, findings=bench.task.findings, size=bench.net.size, base=base, cache=cache / "pixels")
 
 
-def open_site(bench: Bench, site: Site, cache: Path) -> SiteData:
-    return site_data(bench, open_cohort(bench, site, cache))
+def open_site(bench: Bench, site: Site, cache: Path, *, prefix: Precision = "float32") -> SiteData:
+    """`prefix` is how hidden states are kept: in memory, or in the cache where they are too large for it."""
+    films = open_cohort(bench, site, cache)
+    recipe = bench.recipe
+    kept = PrefixCache(
+        folder=cache / "hidden", cohort=films.fingerprint(), base=recipe.base, last_blocks=recipe.lora.last_blocks, precision=prefix
+    )
+    return replace(site_data(bench, films, cache=kept), privacy=site.config.privacy)
 
 
-def site_data(bench: Bench, films: Cohort) -> SiteData:
+def site_data(bench: Bench, films: Cohort, *, cache: PrefixCache | None = None) -> SiteData:
     """Raises DataError where one of the three parts has nobody in it."""
     for part in ("train", "val", "test"):
         if not (films.split == part).any():
             raise DataError(f"{films.site}: has no {part} patient, and a simulated site needs some of each part")
-    val, test = (features.compute(bench.net, films.part(part), bench.task) for part in ("val", "test"))
-    train = features.compute_views(
-        bench.net, films.part("train"), bench.task, bench.recipe.augmentation, seed=site_seed(bench.recipe.seed, films.site, 0)
-    )
+    val, test = (features.compute(bench.net, films.part(part), bench.task, cache=cache) for part in ("val", "test"))
+    seed = site_seed(bench.recipe.seed, films.site, 0)
+    train = features.compute_views(bench.net, films.part("train"), bench.task, bench.recipe.augmentation, seed=seed, cache=cache)
     return SiteData(cohort=films, train=train, val=val, test=test)

@@ -66,7 +66,7 @@ def simulate(
 ) -> None:
     """Simulate a consortium of hospitals on this machine.
 
-    RECIPE is a TOML file, or the name of one that ships with Rainhill (demo, six, cxr); `demo` where none is given.
+    RECIPE is a TOML file, or the name of one that ships with Rainhill (demo, six, private, cxr); `demo` where none is given.
     The sites train by themselves, together, and in one forbidden pool; results.json and report.html say what each was worth.
     """
     with stops_at_once():

@@ -12,12 +12,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from client.privacy.guard import Guard
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from rainhill.recipe import Recipe
 from server.checkpoint import Checkpoint
 from server.rounds import Collect
 from sites.bench import Bench, SiteData, open_bench, open_site
 from sites.consortium import read_sites
+from sites.guards import guard_of
 
 CONNECT_S = 120.0
 
@@ -106,6 +108,7 @@ def _answer(workshop: Workshop, plan: Plan) -> Update | Refusal:
         task=bench.task,
         data=_site(workshop, plan.site),
         memory=Memory(workshop.memory / plan.site),
+        guard=_guard(workshop, plan.site),
     )
 
 
@@ -115,6 +118,11 @@ def _bench(workshop: Workshop) -> Bench:
 
     torch.set_num_threads(workshop.threads)
     return open_bench(workshop.recipe, workshop.recipe_folder)
+
+
+@cache
+def _guard(workshop: Workshop, site: SiteId) -> Guard | None:
+    return guard_of(_bench(workshop), site, _site(workshop, site), workshop.memory / site)
 
 
 @cache

@@ -9,10 +9,12 @@ from rainhill import wire
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from server.rounds import Collect
 from sites.bench import Bench
+from sites.guards import guard_of
 
 
 def collect_inline(bench: Bench, data: Mapping[SiteId, LocalData], memory: Path) -> Collect:
     """`memory` is the folder in which each site has one of its own, for what it keeps from round to round."""
+    guards = {site: guard_of(bench, site, own, memory / site) for site, own in data.items()}
 
     def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
         for site, plan in plans.items():
@@ -25,6 +27,7 @@ def collect_inline(bench: Bench, data: Mapping[SiteId, LocalData], memory: Path)
                 task=bench.task,
                 data=data[site],
                 memory=Memory(memory / site),
+                guard=guards[site],
             )
             yield wire.answer_from_bytes(wire.answer_to_bytes(given))
 

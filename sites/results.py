@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 
 import rainhill
+from client.privacy import accountant, budget
+from client.privacy.accountant import NEIGHBOURS, UNIT
+from client.privacy.events import Joined
+from client.privacy.ledger import Ledger
 from client.training.metrics import Measured, Scored
 from rainhill.messages import RoundRecord, SiteId
 from sites.arms import ARMS, Arm
@@ -119,6 +123,40 @@ def crossing(bench: Bench, history: tuple[RoundRecord, ...]) -> dict[str, float]
     mean = float(np.mean(each)) if each else 0.0
     full = 4 * base_parameters(bench)
     return {"bytes_per_site_round": mean, "bytes_full_model": full, "bytes_ratio": 2 * full / mean if mean else math.inf}
+
+
+def privacy(bench: Bench, ledgers: Mapping[SiteId, Ledger]) -> dict[str, Any] | None:
+    """What was promised to every patient, and what each site's ledger says that was spent; None where nothing was promised."""
+    asked = bench.recipe.privacy
+    if asked is None:
+        return None
+    return {
+        "epsilon": asked.epsilon,
+        "delta": asked.delta,
+        "unit": UNIT,
+        "neighbours": NEIGHBOURS,
+        "max_grad_norm": asked.max_grad_norm,
+        "images_per_patient": asked.images_per_patient,
+        "noise": "simulated noise: drawn from the seed, so that it protects nobody",
+        "sites": {site: _spent(ledger, bench.recipe.name, asked.delta) for site, ledger in ledgers.items()},
+    }
+
+
+def _spent(ledger: Ledger, run: str, delta: float) -> dict[str, Any]:
+    events = ledger.events()
+    joined = next((event for event in events if isinstance(event, Joined)), None)
+    if joined is None:
+        return {"epsilon": 0.0, "joined": False}
+    history = budget.run_history(ledger, run)
+    return {
+        "joined": True,
+        "epsilon": number(accountant.epsilon(history, delta)),
+        "epsilon_rdp": number(accountant.cross_check(history, delta)),
+        "noise_multiplier": number(joined.noise_multiplier),
+        "sample_rate": number(joined.sample_rate),
+        "steps": sum(history.values()),
+        "patients": joined.patients,
+    }
 
 
 def base_parameters(bench: Bench) -> int:

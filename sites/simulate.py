@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from client.privacy.ledger import Ledger
 from client.training import lora
-from client.training.features import logits
-from client.training.metrics import validation
 from rainhill.adapter import Adapter
 from rainhill.errors import ConfigError
 from rainhill.files import write_whole
@@ -88,7 +87,8 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
     with clock.phase("evaluation"):
         progress.step("evaluation")
         found = measure(bench, data, first=first, local=local, shared=views, private=private, pooled=pooled)
-        entries = _site_entries(bench, sites, data, found, shared, views, local, private)
+        seen = arms.as_seen(bench, first, shared, data, folder=run.checkpoints)
+        entries = _site_entries(bench, sites, data, found, seen, views, local, private)
         base_at_home = _source_entry(bench, source, origin, first)
 
     fingerprints = _write_adapters(run.folder / "adapters", shared=shared.adapter, views=views, pooled=pooled, local=local, private=private)
@@ -101,7 +101,7 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
         "consortium": results.consortium(entries),
         "rounds": [_round_entry(record) for record in shared.history],
         **results.crossing(bench, shared.history),
-        "privacy": None,
+        "privacy": results.privacy(bench, {site: _ledger(run, site) for site in data}) if recipe.privacy else None,
         "seconds": round(time.monotonic() - started, 3),
         "seconds_by_phase": clock.phases,
         "peak_rss_mb": results.peak_rss_mb(),
@@ -159,6 +159,10 @@ def _federate(
     return run_on_flower(workshop, rounds)
 
 
+def _ledger(run: Run, site: SiteId) -> Ledger:
+    return Ledger.open(arms.memory_of(run.checkpoints, "shared") / site, site=site)
+
+
 def threads() -> int:
     import torch
 
@@ -170,7 +174,7 @@ def _site_entries(
     sites: list[Site],
     data: Mapping[SiteId, SiteData],
     found: Measurements,
-    shared: Checkpoint,
+    seen: tuple[RoundRecord, ...],
     views: Mapping[SiteId, Adapter],
     local: Trained,
     private: Trained,
@@ -178,22 +182,17 @@ def _site_entries(
     entries = {}
     for site in sites:
         own, name = data[site.name], site.name
-        ends = {"shared": (views[name], shared.history), "local": (local.adapters[name], local.history[name])}
+        ends = {"shared": (views[name], seen), "local": (local.adapters[name], local.history[name])}
         entries[name] = results.site_results(
             site,
             own,
             found.arms[name],
             outputs=list(bench.task.outputs),
-            curve={arm: results.curve(history, name, _validate(bench, adapter, own)) for arm, (adapter, history) in ends.items()},
+            curve={arm: results.curve(history, name, arms.validated(bench, adapter, own)) for arm, (adapter, history) in ends.items()},
             private={"steps": private.private[name].steps, "temperature": round(private.private[name].temperature, 4)},
             confidence=bench.recipe.evaluation.confidence,
         )
     return entries
-
-
-def _validate(bench: Bench, adapter: Adapter, own: SiteData) -> dict[str, float]:
-    lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-    return validation(logits(bench.net, own.val.hidden), own.val.targets.numpy(), bench.task)
 
 
 def _source_entry(bench: Bench, source: Site | None, origin: Mapping[SiteId, SiteData], first: Adapter) -> dict[str, Any] | None:
@@ -267,7 +266,7 @@ def _films(sites: list[Site], data: Mapping[SiteId, SiteData]) -> dict[SiteId, l
         rows = sorted(first_of_each)[:FILMS_PER_SITE]
         shown[site.name] = [
             Film(
-                image=np.round((films.images[row, 0] + 1) * 127.5).astype(np.uint8),
+                image=np.round((films.images[row][0] + 1) * 127.5).astype(np.uint8),
                 caption=", ".join(name for name, label in zip(films.findings, films.labels[row], strict=True) if label == 1)
                 or "no finding",
             )

@@ -41,7 +41,16 @@ def print_run(console: Console, document: dict[str, Any]) -> None:
     kib, ratio = document["bytes_per_site_round"] / 1024, document["bytes_ratio"]
     console.print(
         f"{kib:.0f} KiB crossed per site and round, {ratio:.1f} times less than the whole model would take; "
-        f"{document['seconds']:.0f} s, {document['peak_rss_mb'] / 1000:.1f} GB; no differential privacy in this run"
+        f"{document['seconds']:.0f} s, {document['peak_rss_mb'] / 1000:.1f} GB; {_privacy(document['privacy'])}"
+    )
+
+
+def _privacy(promised: dict[str, Any] | None) -> str:
+    if promised is None:
+        return "no differential privacy in this run"
+    return (
+        f"epsilon {promised['epsilon']:g} at delta {promised['delta']:g} for each patient ({promised['neighbours']}) in shared, "
+        "with simulated noise; local and pooled are without"
     )
 
 

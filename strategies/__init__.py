@@ -30,6 +30,7 @@ def from_recipe(recipe: Recipe) -> Strategy:
     strategy.personal.check(recipe.rounds)
     lost = compression.encoding != "float32"
     moving = not strategy.rule.traits.factors or strategy.personal.several
+    void = strategy.rule.traits.void or strategy.personal.void
     keeps_head = strategy.personal.local(LocalRule()).keeps(HEAD)
     _raise_first(
         [
@@ -40,6 +41,14 @@ def from_recipe(recipe: Recipe) -> Strategy:
             (
                 compression.encoding == "top_k" and strategy.robust is not None and strategy.robust.coordinate_wise,
                 f"[compression] encoding = 'top_k' leaves most entries at zero, and {_named(section)} takes the middle of each",
+            ),
+            (
+                recipe.privacy is not None and void,
+                f"[privacy]: {_named(section)} trains parts that stay along with those that leave, which carries patients past the noise",
+            ),
+            (
+                recipe.privacy is not None and strategy.personal.chooses,
+                f"[privacy]: with personal = {section.personal.name!r} a site tells which adapter fits its patients best, without noise",
             ),
             (
                 keeps_head and recipe.lora.head == "frozen",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rainhill.adapter import Adapter, Array
+from rainhill.errors import RefusedError
 from rainhill.messages import LocalRule, SiteId, Update
 from rainhill.recipe import Weights
 from strategies._factors import narrow, widen
@@ -102,10 +103,10 @@ class Strategy:
         return self.personal.too_few or "fewer give nothing to merge"
 
     def shares(self, updates: Sequence[Update]) -> list[float]:
-        """The weights w_i of the updates; they sum to 1."""
+        """The weights w_i of the updates; they sum to 1. Raises RefusedError where they go by patients, and a site says no number."""
         if self.weights == "equal":
             return [1 / len(updates)] * len(updates)
-        sizes = [float(update.patients) for update in updates]
+        sizes = [_size(update) for update in updates]
         # Where so many sites stayed away that the cap cannot hold, the others count alike.
         return [size / sum(sizes) for size in sizes] if self.weights == "patients" else capped(sizes, max(self.cap, 1 / len(sizes)))
 
@@ -141,6 +142,12 @@ def capped(sizes: Sequence[float], cap: float) -> list[float]:
         left = 1.0 - cap * len(held)
         shares = [cap if place in held else left * size / rest for place, size in enumerate(sizes)]
     return shares
+
+
+def _size(update: Update) -> float:
+    if update.patients is None:
+        raise RefusedError(f"{update.site}: gives no number of patients, and updates are weighed by it")
+    return float(update.patients)
 
 
 def _joined(of_rule: Mapping[str, Array], of_optimizer: Mapping[str, Array], of_personal: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,16 +1,23 @@
 """A Plan in, an Update out: what a site does in one round."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from client.models import Net
+from client.privacy import guard as privacy
+from client.privacy.guard import Granted, Guard
+from client.privacy.numbers import Numbers, Released, release
+from client.privacy.randomness import Stream
 from client.tasks import Task
 from client.training import lora
 from client.training.features import Features, logits
-from client.training.fit import Pull, Stretch, fit, tail_mean
+from client.training.fit import Fitted, Pull, Stretch, fit, tail_mean
+from client.training.mechanism import Mechanism
 from client.training.memory import Memory
 from client.training.metrics import validation
 from rainhill.adapter import Adapter, Array, factor
@@ -29,73 +36,84 @@ class LocalData:
     val: Features
 
 
+log = logging.getLogger(__name__)
+
 _CARRY = "carry/"
 
 Answer = Callable[[Plan], Update | Refusal]
 
 
-def answer(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: Task, data: LocalData, memory: Memory) -> Update | Refusal:
-    """Fits the plan's adapter to the site's training patients; a site that cannot says why."""
+def answer(
+    plan: Plan,
+    *,
+    recipe: Recipe,
+    strategy: Strategy,
+    net: Net,
+    task: Task,
+    data: LocalData,
+    memory: Memory,
+    guard: Guard | None = None,
+) -> Update | Refusal:
+    """Fits the plan's adapter to the site's training patients; a site that cannot says why.
+
+    With a `guard` the fit is private, was charged to the site's ledger before it began, and is done once for each plan.
+    """
+    desk = _Desk(recipe=recipe, strategy=strategy, net=net, task=task, data=data, memory=memory, guard=guard)
     try:
-        return _update(plan, recipe=recipe, strategy=strategy, net=net, task=task, data=data, memory=memory)
+        _refuse_strangers(plan, desk)
+        if guard is None:
+            return _update(plan, desk, None)
+        update = privacy.finished(guard, plan)
+        if update is None:
+            update = _update(plan, desk, privacy.charge(guard, plan, recipe))
+            privacy.finish(guard, plan, update)
+        return update
+    except DataError as error:
+        if guard is None:
+            return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
+        # It may tell of the patients, and no noise is on it.
+        log.warning("%s: round %d: %s", plan.site, plan.round, error)
+        return Refusal(run=plan.run, round=plan.round, site=plan.site, reason="an error at the site, written to its own log")
     except RainhillError as error:
         return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
 
 
-def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: Task, data: LocalData, memory: Memory) -> Update:
+@dataclass(frozen=True, kw_only=True)
+class _Desk:
+    """All that a site has at hand for a round."""
+
+    recipe: Recipe
+    strategy: Strategy
+    net: Net
+    task: Task
+    data: LocalData
+    memory: Memory
+    guard: Guard | None
+
+
+def _refuse_strangers(plan: Plan, desk: _Desk) -> None:
+    """Raises RefusedError for what the site did not agree to."""
+    recipe = desk.recipe
     if plan.recipe != recipe.sha256:
         raise RefusedError(f"{plan.site}: plan is for recipe {plan.recipe[:12]}, the site has {recipe.sha256[:12]}")
     if not 1 <= plan.round <= recipe.rounds.count:
         raise RefusedError(f"{plan.site}: plan is for round {plan.round}, the recipe has {recipe.rounds.count}")
+    if recipe.privacy is not None and desk.guard is None:
+        raise RefusedError(f"{plan.site}: recipe {recipe.name} asks for epsilon {recipe.privacy.epsilon:g}, and the site keeps no ledger")
+
+
+def _update(plan: Plan, desk: _Desk, granted: Granted | None) -> Update:
     offered = (plan.adapter, *plan.choices)
-    choice = _best_fit(offered, plan, memory, net=net, task=task, data=data) if plan.choices else 0
-    start = own_view(offered[choice], plan.rule, memory, plan.round)
-    lora.write_adapter(net, start, name=lora.SHARED)
-    evaluation = Evaluation(patients=data.val.count, metrics=validation(logits(net, data.val.hidden), data.val.targets.numpy(), task))
-    parameters = {
-        name: parameter
-        for name, parameter in lora.trainable(net, name=lora.SHARED, with_head=True, with_norms=True).items()
-        if name in start and plan.rule.trains(name)
-    }
-    pull = Pull(
-        mu=plan.rule.mu,
-        anchor=start,
-        correction=plan.rule.correction,
-        alternate=plan.rule.alternate,
-        # Whole tensors: B, which some rules keep at the site, trains with A.
-        first=frozenset(name for name in parameters if plan.rule.keeps(name) and not factor(name)) if plan.rule.kept_first else frozenset(),
-        first_steps=plan.rule.kept_first,
-    )
-    steps = recipe.rounds.steps
-    fitted = fit(
-        net,
-        data.train,
-        task,
-        recipe.rounds,
-        parameters=parameters,
-        seed=site_seed(recipe.seed, plan.site, plan.round),
-        stretch=Stretch(before=(plan.round - 1) * steps, total=recipe.rounds.count * steps),
-        pull=pull,
-        with_variate=plan.rule.variate,
-    )
-    trained = lora.read_like(net, start, name=lora.SHARED)
-    # An update of zeros is what a silently broken fit looks like: the loss falls by chance, and nothing moves.
-    if trained == start:
-        raise DataError(f"{plan.site}: the adapter did not move in {len(fitted.losses)} steps")
-    delta = strategy.encode(start, trained, plan.rule, plan.round)
-    for name, array in delta.items():
-        if not np.isfinite(array).all():
-            raise DataError(f"{plan.site}: {name} is not finite after {len(fitted.losses)} steps")
-    kept = dict(trained.only(plan.rule.keeps))
-    section = recipe.compression
-    if section.encoding != "float32":
-        carried = _carried(memory, plan.round) if section.error_feedback else {}
-        wanted = Adapter({name: array + carried.get(name, 0.0) for name, array in delta.items()})
-        delta = lossy(wanted, section.encoding, share=section.share)
-        if section.error_feedback:
-            kept |= {_CARRY + name: array for name, array in (carried | dict(wanted - delta)).items()}
+    choice = _best_fit(offered, plan, desk) if plan.choices else 0
+    start = own_view(offered[choice], plan.rule, desk.memory, plan.round)
+    lora.write_adapter(desk.net, start, name=lora.SHARED)
+    before = logits(desk.net, desk.data.val.hidden)
+    fitted = _fitted(plan, desk, start, granted)
+    delta, kept = _to_send(plan, desk, start, steps=fitted.steps)
     if kept:
-        memory.keep(plan.round, Adapter(kept))
+        desk.memory.keep(plan.round, kept)
+    told = _told(desk, before, fitted, granted)
+    section = desk.recipe.compression
     return Update(
         run=plan.run,
         round=plan.round,
@@ -103,24 +121,109 @@ def _update(plan: Plan, *, recipe: Recipe, strategy: Strategy, net: Net, task: T
         delta=delta,
         encoding=section.encoding,
         share=section.share,
-        patients=data.train.count,
-        steps=len(fitted.losses),
-        loss=tail_mean(fitted.losses),
-        evaluation=evaluation,
+        patients=told.patients,
+        steps=fitted.steps,
+        loss=told.loss,
+        epsilon=desk.recipe.privacy.epsilon if desk.recipe.privacy else None,
+        evaluation=told.evaluation,
         choice=choice,
         variate=_variate(fitted.variate, start, plan.rule) if plan.rule.variate else None,
     )
 
 
-def _best_fit(offered: Sequence[Adapter], plan: Plan, memory: Memory, *, net: Net, task: Task, data: LocalData) -> int:
+def _fitted(plan: Plan, desk: _Desk, start: Adapter, granted: Granted | None) -> Fitted:
+    rule, recipe = plan.rule, desk.recipe
+    parameters = {
+        name: parameter
+        for name, parameter in lora.trainable(desk.net, name=lora.SHARED, with_head=True, with_norms=True).items()
+        if name in start and rule.trains(name)
+    }
+    pull = Pull(
+        mu=rule.mu,
+        anchor=start,
+        correction=rule.correction,
+        alternate=rule.alternate,
+        # Whole tensors: B, which some rules keep at the site, trains with A.
+        first=frozenset(name for name in parameters if rule.keeps(name) and not factor(name)) if rule.kept_first else frozenset(),
+        first_steps=rule.kept_first,
+    )
+    steps = recipe.rounds.steps
+    return fit(
+        desk.net,
+        desk.data.train,
+        desk.task,
+        recipe.rounds,
+        parameters=parameters,
+        seed=site_seed(recipe.seed, plan.site, plan.round),
+        stretch=Stretch(before=(plan.round - 1) * steps, total=recipe.rounds.count * steps),
+        pull=pull,
+        with_variate=rule.variate,
+        mechanism=_mechanism(recipe, granted) if granted else None,
+    )
+
+
+def _mechanism(recipe: Recipe, granted: Granted) -> Mechanism:
+    assert recipe.privacy is not None
+    return Mechanism(
+        noise_multiplier=granted.noise_multiplier,
+        max_grad_norm=recipe.privacy.max_grad_norm,
+        sample_rate=granted.sample_rate,
+        expected_patients=granted.expected_patients,
+        images_per_patient=recipe.privacy.images_per_patient,
+        drawable=granted.drawable,
+        stream=Stream(granted.key),
+    )
+
+
+def _to_send(plan: Plan, desk: _Desk, start: Adapter, *, steps: int) -> tuple[Adapter, Adapter]:
+    """What crosses, and what the site keeps."""
+    trained = lora.read_like(desk.net, start, name=lora.SHARED)
+    # An update of zeros is what a silently broken fit looks like: the loss falls by chance, and nothing moves.
+    if trained == start:
+        raise DataError(f"{plan.site}: the adapter did not move in {steps} steps")
+    delta = desk.strategy.encode(start, trained, plan.rule, plan.round)
+    for name, array in delta.items():
+        if not np.isfinite(array).all():
+            raise DataError(f"{plan.site}: {name} is not finite after {steps} steps")
+    kept = dict(trained.only(plan.rule.keeps))
+    section = desk.recipe.compression
+    if section.encoding == "float32":
+        return delta, Adapter(kept)
+    carried = _carried(desk.memory, plan.round) if section.error_feedback else {}
+    wanted = Adapter({name: array + carried.get(name, 0.0) for name, array in delta.items()})
+    delta = lossy(wanted, section.encoding, share=section.share)
+    if section.error_feedback:
+        kept |= {_CARRY + name: array for name, array in (carried | dict(wanted - delta)).items()}
+    return delta, Adapter(kept)
+
+
+def _told(desk: _Desk, before: Array, fitted: Fitted, granted: Granted | None) -> Released:
+    """The numbers beside the update. `before` are the logits of the validation patients, of the adapter as it came."""
+    val, task = desk.data.val, desk.task
+    metrics = validation(before, val.targets.numpy(), task)
+    loss = tail_mean(fitted.losses) if fitted.losses else None
+    if granted is None or desk.guard is None:
+        return Released(patients=desk.data.train.count, loss=loss, evaluation=Evaluation(patients=val.count, metrics=metrics))
+    each = task.loss(torch.from_numpy(before), val.targets).numpy()
+    numbers = Numbers(
+        train_patients=desk.data.train.count,
+        loss=loss,
+        val_losses=[float(each[own].mean()) for own in val.images_of],
+        metrics=metrics,
+    )
+    return release(numbers, desk.guard.config, granted)
+
+
+def _best_fit(offered: Sequence[Adapter], plan: Plan, desk: _Desk) -> int:
     """The one with the lowest loss on the training patients. IFCA: Ghosh et al. 2020, arXiv:2006.04088.
 
     Before anything was learned B is zero, and all fit alike: then the site's name says which one it takes, or all would take the first.
     """
     losses = []
     for adapter in offered:
-        lora.write_adapter(net, own_view(adapter, plan.rule, memory, plan.round), name=lora.SHARED)
-        losses.append(validation(logits(net, data.train.hidden), data.train.targets.numpy(), task)["loss"])
+        lora.write_adapter(desk.net, own_view(adapter, plan.rule, desk.memory, plan.round), name=lora.SHARED)
+        values = logits(desk.net, desk.data.train.hidden)
+        losses.append(validation(values, desk.data.train.targets.numpy(), desk.task)["loss"])
     if np.ptp(losses) == 0:
         return hashlib.sha256(plan.site.encode()).digest()[0] % len(offered)
     return int(np.argmin(np.nan_to_num(losses, nan=np.inf)))

@@ -19,17 +19,20 @@ def set_core(lora_b: nn.Module, core: Array | None) -> None:
             setattr(lora_b, _CORE, None)
         return
     present = core_of(lora_b)
-    if present is not None and present.shape == core.shape:
-        present.copy_(torch.from_numpy(np.array(core)))
-        return
-    lora_b.register_parameter(_CORE, nn.Parameter(torch.from_numpy(np.array(core)), requires_grad=False))
+    if present is None or present.shape != core.shape:
+        # A layer of its own, so that whatever is done layer by layer finds it; its name lies within a LoRA layer's.
+        layer: nn.Linear = nn.utils.skip_init(nn.Linear, *core.shape, bias=False)  # type: ignore[no-untyped-call]
+        layer.requires_grad_(False)
+        setattr(lora_b, _CORE, layer)
+        present = layer.get_parameter("weight")
+    present.copy_(torch.from_numpy(np.array(core)))
     if not hasattr(lora_b, _HOOKED):
         setattr(lora_b, _HOOKED, lora_b.register_forward_pre_hook(_apply_core))
 
 
 def core_of(lora_b: nn.Module) -> nn.Parameter | None:
-    core: nn.Parameter | None = getattr(lora_b, _CORE, None)
-    return core
+    core: nn.Linear | None = getattr(lora_b, _CORE, None)
+    return core.get_parameter("weight") if core is not None else None
 
 
 def set_residual(layer: Any, residual: Pair | None, *, scale: float) -> None:
@@ -43,12 +46,12 @@ def set_residual(layer: Any, residual: Pair | None, *, scale: float) -> None:
 
 
 def _apply_core(lora_b: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    core = core_of(lora_b)
+    core: nn.Linear | None = getattr(lora_b, _CORE, None)
     if core is None:
         return inputs
     if isinstance(lora_b, nn.Conv2d):
-        return (F.conv2d(inputs[0], core[:, :, None, None]),)
-    return (F.linear(inputs[0], core),)
+        return (core(inputs[0].movedim(1, -1)).movedim(-1, 1),)
+    return (core(inputs[0]),)
 
 
 def _add_residual(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

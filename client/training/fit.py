@@ -1,6 +1,7 @@
-"""The local fit: AdamW on the tensors that a rule trains, over batches of patients, in an explicit loop."""
+"""The local fit: AdamW on the tensors that a rule trains, over batches of patients, in an explicit loop, with or without privacy."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from client.models import Net
 from client.tasks import Task
 from client.training.features import Features
+from client.training.mechanism import Mechanism
+from client.training.per_sample import refuse_what_mixes
 from rainhill.adapter import Adapter, Array, factor, padded
 from rainhill.errors import DataError
 from rainhill.recipe import FitSection
@@ -47,8 +50,9 @@ class Pull:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
+    steps: int
     losses: list[float]
-    """Of each step."""
+    """Of each step; of a private fit, of each that drew somebody."""
     variate: dict[str, Array] = field(default_factory=dict)
     """Adapter name -> mean gradient of the data over the steps, as AdamW saw it (its length is bounded by max_grad_norm)."""
 
@@ -65,11 +69,16 @@ def fit(
     pull: Pull | None = None,
     with_variate: bool = False,
     penalty: Callable[[], torch.Tensor] | None = None,
+    mechanism: Mechanism | None = None,
 ) -> Fitted:
-    """Trains `parameters` in place. Everything random comes from `seed`. `penalty` is added to the loss, and not told with it."""
+    """Trains `parameters` in place. Everything random comes from `seed`. `penalty` is added to the loss, and not told with it.
+
+    With a `mechanism`, gradients are its noised means and all that is random comes from its stream; what is done to them afterwards costs
+    no privacy. It clips patient by patient, so that the section's `max_grad_norm` is not used.
+    """
     pull = pull or Pull()
+    take = _noised(net, features, task, mechanism) if mechanism else _plain(net, features, task, section, seed, penalty)
     stretch = stretch or Stretch(before=0, total=section.steps)
-    rng = np.random.default_rng(seed)
     weights = list(parameters.values())
     for weight in weights:
         weight.requires_grad_(True)
@@ -78,19 +87,12 @@ def fit(
     losses = []
     totals: dict[str, torch.Tensor] = {}
     try:
-        for step, chosen in enumerate(_patient_batches(features.count, section, rng)):
+        if mechanism is not None:
+            refuse_what_mixes(net, parameters)
+        for step in range(section.steps):
             optimizer.param_groups[0]["lr"] = section.learning_rate * (1 - (stretch.before + step) / stretch.total)
-            rows = features.draw(chosen, rng)
             optimizer.zero_grad(set_to_none=True)
-            loss = 0.0
-            # In parts, so that memory does not grow with the step; the gradient is that of the mean over the whole step.
-            for part in torch.split(rows, PART):
-                part_loss = task.loss(net(features.hidden[part]), features.targets[part]).sum() / len(rows)
-                part_loss.backward()
-                loss += float(part_loss.detach())
-            if penalty is not None:
-                penalty().backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(weights, section.max_grad_norm)
+            losses.append(take(parameters, {name for name in parameters if pull.moves(name, step)}))
             if with_variate:
                 for name, parameter in parameters.items():
                     if parameter.grad is not None:
@@ -100,18 +102,58 @@ def fit(
                 if not pull.moves(name, step):
                     parameter.grad = None
             optimizer.step()
-            losses.append(loss)
     finally:
         for weight in weights:
             weight.requires_grad_(False)
             weight.grad = None
-    if not np.isfinite(losses).all():
-        step = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
+    known = [loss for loss in losses if loss is not None]
+    # A private fit says nothing of its losses: what a refusal tells would be no less of a release.
+    if mechanism is None and not np.isfinite(known).all():
+        step = int(np.flatnonzero(~np.isfinite(known))[0]) + 1
         raise DataError(
-            f"training diverged: the loss of step {step} is {losses[step - 1]}; "
+            f"training diverged: the loss of step {step} is {known[step - 1]}; "
             f"learning_rate = {section.learning_rate} or weight_decay = {section.weight_decay} is too high"
         )
-    return Fitted(losses=losses, variate={name: (total / len(losses)).numpy() for name, total in totals.items()})
+    return Fitted(steps=section.steps, losses=known, variate={name: (total / section.steps).numpy() for name, total in totals.items()})
+
+
+_Take = Callable[[Mapping[str, torch.nn.Parameter], AbstractSet[str]], float | None]
+"""Fills `.grad` of the parameters for one step, of those named at least, and gives the mean loss where there is one."""
+
+
+def _plain(
+    net: Net,
+    features: Features,
+    task: Task,
+    section: FitSection,
+    seed: tuple[int, ...],
+    penalty: Callable[[], torch.Tensor] | None,
+) -> _Take:
+    rng = np.random.default_rng(seed)
+    batches = iter(_patient_batches(features.count, section, rng))
+
+    def take(parameters: Mapping[str, torch.nn.Parameter], moving: AbstractSet[str]) -> float:  # noqa: ARG001 - all, and some are dropped
+        rows = features.draw(next(batches), rng)
+        loss = 0.0
+        # In parts, so that memory does not grow with the step; the gradient is that of the mean over the whole step.
+        for part in torch.split(rows, PART):
+            part_loss = task.loss(net(features.hidden[part]), features.targets[part]).sum() / len(rows)
+            part_loss.backward()
+            loss += float(part_loss.detach())
+        if penalty is not None:
+            penalty().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(parameters.values()), section.max_grad_norm)
+        return loss
+
+    return take
+
+
+def _noised(net: Net, features: Features, task: Task, mechanism: Mechanism) -> _Take:
+    def take(parameters: Mapping[str, torch.nn.Parameter], moving: AbstractSet[str]) -> float | None:
+        # What stands still in this step is not released, and takes nothing of the norm.
+        return mechanism.fill(net, task, features, {name: parameters[name] for name in parameters if name in moving})
+
+    return take
 
 
 def tail_mean(losses: list[float]) -> float:

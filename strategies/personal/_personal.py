@@ -25,6 +25,8 @@ class Personal(Section):
     """Whether parts that never leave the site are trained while the shared one is, which voids a privacy guarantee of the shared one."""
     several: ClassVar[bool] = False
     """Whether the server holds several adapters and mixes factors among them, so that it needs a rule that keeps their basis."""
+    chooses: ClassVar[bool] = False
+    """Whether a site tells which of several adapters fits its patients best."""
     trains_norms: ClassVar[bool] = False
     """Whether the weights and biases of the norms are trained too."""
     mixed_ranks: ClassVar[bool] = True

@@ -25,6 +25,7 @@ class Ifca(Personal):
     summary = "several adapters, each site trains the one that fits it"
     linear = False
     several = True
+    chooses = True
     too_few = "with no more sites than clusters, such as two, each may be a cluster of its own, and nothing is shared"
 
     def min_sites(self) -> int:

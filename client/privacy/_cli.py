@@ -1,0 +1,118 @@
+"""`rainhill site`: what a hospital asks of its own machine; here, `privacy`: its ledger, told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rainhill.cli import stops_at_once
+
+if TYPE_CHECKING:
+    from client.privacy.ledger import Ledger
+    from client.privacy.statement import Snapshot
+    from rainhill.config import SiteConfig
+
+File = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def site() -> None:
+    """A hospital's own commands. SITE.toml is its own file."""
+
+
+@site.command()
+@click.argument("site_file", metavar="SITE.toml", type=File)
+@click.option("--json", "as_json", is_flag=True, help="For a script: one object.")
+@click.option("--plot", type=File, metavar="FILE.png", help="Draw epsilon spent against the budget, charge by charge, too.")
+@click.option("--verify", is_flag=True, help="Only check that no entry was changed or is gone; exit code 2 where one was or is.")
+@click.option(
+    "--what-if", "recipe_file", type=File, metavar="RECIPE.toml", help="What a run of this recipe would cost, before it is accepted."
+)
+@click.option("--patients", type=click.IntRange(min=1), metavar="N", help="With --what-if: how many training patients the site has for it.")
+def privacy(site_file: Path, as_json: bool, plot: Path | None, verify: bool, recipe_file: Path | None, patients: int | None) -> None:
+    """Tell what the patients of a site have spent, from its ledger."""
+    if sum([verify, plot is not None, recipe_file is not None]) > 1:
+        raise click.UsageError("--verify, --plot and --what-if are three questions: ask one of them")
+    if (recipe_file is None) != (patients is None):
+        raise click.UsageError("--what-if RECIPE.toml and --patients N go together")
+    with stops_at_once():
+        from rainhill.config import SiteConfig, read_toml
+
+    config = read_toml(site_file, SiteConfig)
+    ledger = _ledger(config, site_file)
+    if verify:
+        _verify(ledger, as_json)
+    elif recipe_file is not None and patients is not None:
+        _what_if(recipe_file, patients, ledger, config, as_json)
+    else:
+        _state(ledger, config, as_json, plot)
+
+
+def _ledger(config: SiteConfig, site_file: Path) -> Ledger | None:
+    """Verified; None where the site has none, since looking at one does not make one."""
+    from client.privacy.ledger import HEAD, LEDGER, Ledger
+
+    folder = site_file.parent / (config.state.expanduser() if config.state else f"{config.name}-state")
+    there = (folder / LEDGER).exists() or (folder / HEAD).exists()
+    return Ledger.open(folder, site=config.name) if there else None
+
+
+def _snapshot(ledger: Ledger | None) -> Snapshot:
+    from client.privacy.statement import Snapshot
+
+    if ledger is None:
+        return Snapshot()
+    entries = ledger.entries()
+    return Snapshot(entries=entries, parsed=tuple(ledger.event(entry) for entry in entries))
+
+
+def _verify(ledger: Ledger | None, as_json: bool) -> None:
+    snapshot = _snapshot(ledger)
+    path, held = str(ledger.path) if ledger else "", len(snapshot.entries)
+    newest = snapshot.entries[-1].hash if snapshot.entries else ""
+    if as_json:
+        _echo_json({"ledger": path, "entries": held, "newest": newest})
+    else:
+        click.echo(f"{path}: {held} entries hold, the newest has hash {newest}" if path else "there is no ledger yet")
+
+
+def _state(ledger: Ledger | None, config: SiteConfig, as_json: bool, plot: Path | None) -> None:
+    from dataclasses import asdict
+
+    from client.privacy._text import statement_text
+    from client.privacy.statement import state
+    from rainhill.files import write_whole
+
+    snapshot = _snapshot(ledger)
+    statement = state(config.name, snapshot, config.privacy)
+    if as_json:
+        _echo_json(asdict(statement))
+    else:
+        click.echo(statement_text(statement), nl=False)
+    if plot is not None:
+        from client.privacy._plot import draw
+
+        write_whole(plot, draw(config.title or config.name, snapshot, limit=statement.budget, delta=statement.delta))
+        click.echo(str(plot), err=as_json)
+
+
+def _what_if(recipe_file: Path, patients: int, ledger: Ledger | None, config: SiteConfig, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from client.privacy._text import what_if_text
+    from client.privacy.what_if import what_if
+    from rainhill.recipe import read_recipe
+
+    found = what_if(read_recipe(recipe_file), patients, _snapshot(ledger), config.privacy)
+    if as_json:
+        _echo_json(asdict(found))
+    else:
+        click.echo(what_if_text(found), nl=False)
+
+
+def _echo_json(document: object) -> None:
+    import json
+
+    click.echo(json.dumps(document, indent=1))

@@ -1,0 +1,200 @@
+"""A site's append-only privacy ledger: a chain of hashed entries in SQLite, and the newest hash in a file of its own beside it.
+
+The chain finds any entry that was changed; the file beside it, entries that are gone and a ledger put back to what it was. Who can write
+both can forge both: keep the newest hash elsewhere too.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from client.privacy.chain import START, Entry, Head, checked, following
+from client.privacy.events import Event, Opened
+from rainhill.errors import LedgerError
+from rainhill.files import write_whole
+
+LEDGER = "ledger.sqlite"
+HEAD = "ledger.head"
+WAIT_S = 30.0
+"""For another process to finish its own append."""
+_TABLE = (
+    "CREATE TABLE entries (seq INTEGER PRIMARY KEY, time TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, hash TEXT NOT NULL) STRICT"
+)
+_FORBIDDEN = {
+    "no_update": "UPDATE ON entries",
+    "no_delete": "DELETE ON entries",
+    # INSERT OR REPLACE deletes what it replaces, unseen by the trigger on DELETE.
+    "no_replace": "INSERT ON entries WHEN NEW.seq IN (SELECT seq FROM entries)",
+}
+
+
+class Ledger:
+    """Appends and reads; every call opens and closes the file by itself, so it is safe over threads, forks and processes."""
+
+    def __init__(self, folder: Path, *, site: str) -> None:
+        """Looks at nothing yet: `Ledger.open` does."""
+        self.path = folder / LEDGER
+        self.head = folder / HEAD
+        self.site = site
+
+    @classmethod
+    def open(cls, folder: Path, *, site: str) -> "Ledger":
+        """The ledger in this folder, verified, or a new one where there is none. Raises LedgerError; another site's is refused by name."""
+        ledger = cls(folder, site=site)
+        if not ledger.head.exists() or ledger._read_head().seq == 0:
+            ledger._create()
+        ledger.verify()
+        return ledger
+
+    def append(self, *events: Event) -> tuple[Entry, ...]:
+        """All of them or none; on disk when this returns. Raises LedgerError, also where only the head could not be written after them."""
+        with self._opened("cannot be written") as connection, _transaction(connection):
+            added = self._insert(connection, events)
+        self._update_head()
+        return added
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All, verified. Raises LedgerError with the first that does not hold, and both hashes."""
+        # The head first, since another process may append while the entries are read.
+        head, last, found = self._read_head(), START, []
+        if not self.path.exists():
+            self._refuse_unlike(head, last)
+        with self._opened("cannot be read") as connection:
+            for entry in self._rows(connection):
+                last = self._next(last, entry)
+                if last.seq == head.seq:
+                    self._refuse_unlike(head, last)
+                found.append(entry)
+        if last.seq < head.seq:
+            self._refuse_unlike(head, last)
+        return tuple(found)
+
+    def verify(self) -> int:
+        """How many entries hold; raises LedgerError as `entries` does."""
+        return len(self.entries())
+
+    def events(self) -> tuple[Event, ...]:
+        return tuple(self.event(entry) for entry in self.entries())
+
+    def event(self, entry: Entry) -> Event:
+        """Raises LedgerError where it is of a kind or a version that is not known."""
+        try:
+            return entry.event
+        except LedgerError as error:
+            raise LedgerError(f"{self.path}: entry {entry.seq}: {error}") from error
+
+    def _next(self, last: Head, entry: Entry) -> Head:
+        try:
+            head = checked(last, entry)
+        except LedgerError as error:
+            raise LedgerError(f"{self.path}: {error}") from error
+        if entry.seq == 1:
+            self._refuse_other_site(self.event(entry))
+        return head
+
+    def _refuse_unlike(self, head: Head, last: Head) -> None:
+        if head != last:
+            raise LedgerError(
+                f"{self.path}: {HEAD} knows entry {head.seq} with hash {head.hash}, but there is entry {last.seq} with hash {last.hash}: "
+                "entries are gone, or another ledger was put in its place"
+            )
+
+    def _refuse_other_site(self, first: Event) -> None:
+        if not isinstance(first, Opened):
+            raise LedgerError(f"{self.path}: entry 1 is {first.kind!r}, not {Opened.kind!r}")
+        if first.site != self.site:
+            raise LedgerError(f"{self.path}: is the ledger of {first.site!r}, not of {self.site!r}")
+
+    def _create(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # SQLite gives the files that it adds the same rights.
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+        except OSError as error:
+            raise LedgerError(f"{self.path}: cannot be created: {error.strerror}") from error
+        with self._opened("cannot be created") as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            with _transaction(connection):
+                if connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                    return  # Another process was faster, or the head is gone: then `verify` says so.
+                self._write_head(START)
+                connection.execute(_TABLE)
+                for name, what in _FORBIDDEN.items():
+                    connection.execute(f"CREATE TRIGGER {name} BEFORE {what} BEGIN SELECT RAISE(ABORT, 'an entry is written once'); END")
+                self._insert(connection, (Opened(site=self.site),))
+        self._update_head()
+
+    def _insert(self, connection: sqlite3.Connection, events: Sequence[Event]) -> tuple[Entry, ...]:
+        last, head = _newest(connection), self._read_head()
+        row = connection.execute("SELECT hash FROM entries WHERE seq = ?", (head.seq,)).fetchone()
+        if head != START and (row is None or row[0] != head.hash):
+            self._refuse_unlike(head, last)
+        added = []
+        for event in events:
+            entry = following(last, event)
+            connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (entry.seq, entry.time, entry.kind, entry.body, entry.hash))
+            added.append(entry)
+            last = entry.head
+        return tuple(added)
+
+    def _update_head(self) -> None:
+        """After the commit: a head behind the entries is what a crash leaves, one ahead of them is not."""
+        # Within the lock, so that of two processes none puts back what the other wrote.
+        with self._opened(f"is written, but {HEAD} cannot be") as connection, _transaction(connection):
+            self._write_head(_newest(connection))
+
+    def _write_head(self, head: Head) -> None:
+        try:
+            write_whole(self.head, json.dumps({"seq": head.seq, "hash": head.hash}).encode())
+        except OSError as error:
+            raise LedgerError(f"{self.head}: cannot be written: {error.strerror}") from error
+
+    def _read_head(self) -> Head:
+        try:
+            found = json.loads(self.head.read_bytes())
+            return Head(seq=int(found["seq"]), hash=str(found["hash"]))
+        except OSError as error:
+            raise LedgerError(f"{self.head}: cannot be read: {error.strerror}, so it cannot be told whether entries are gone") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(f"{self.head}: holds no seq and hash, so it cannot be told whether entries are gone") from error
+
+    def _rows(self, connection: sqlite3.Connection) -> Iterator[Entry]:
+        seq = 0
+        try:
+            for seq, time, kind, body, hashed in connection.execute("SELECT seq, time, kind, body, hash FROM entries ORDER BY seq"):
+                yield Entry(seq=seq, time=time, kind=kind, body=body, hash=hashed)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: entry {seq + 1} cannot be read: {error}") from error
+
+    @contextmanager
+    def _opened(self, failing: str) -> Iterator[sqlite3.Connection]:
+        """`failing` is what an error says of the ledger."""
+        try:
+            # Not created where it is missing: that would hide that it is gone.
+            uri = f"{self.path.absolute().as_uri()}?mode=rw"
+            with closing(sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None)) as connection:
+                connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+                connection.execute("PRAGMA synchronous = FULL")
+                yield connection
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self.path}: {failing}: {error}") from error
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One writer at a time, of all processes; nothing stays of it where it is left by an exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _newest(connection: sqlite3.Connection) -> Head:
+    row = connection.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+    return Head(seq=row[0], hash=row[1]) if row else START

@@ -1,0 +1,99 @@
+"""What a run would cost a site's patients, told before the site accepts it."""
+
+from dataclasses import dataclass
+
+from client.privacy import accountant, budget
+from client.privacy.accountant import Phase, combined
+from client.privacy.events import Charged
+from client.privacy.guard import admit
+from client.privacy.statement import Claim, Snapshot, claim
+from rainhill.config import PrivacyConfig
+from rainhill.errors import ConfigError, RefusedError
+from rainhill.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of a run, from its first round to its last."""
+
+    noise_multiplier: float
+    sample_rate: float
+    rounds: int
+    steps: int
+    """Of all rounds."""
+    run: Claim
+    """At the recipe's delta, which the noise was solved for."""
+    before: Claim
+    """Of the patient who has spent most, at the site's delta."""
+    after: Claim
+    """Of the same patient, with the whole run."""
+    budget: float | None
+    remaining: float | None
+    """Of the budget, to the patient who has spent most."""
+    unable: int
+    """Patients charged before who cannot afford all of the run: they would be left out before its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhatIf:
+    recipe: str
+    sha256: str
+    patients: int
+    refused: str = ""
+    """Why the site would not take part; empty where it would."""
+    notes: tuple[str, ...] = ()
+    cost: Cost | None = None
+
+
+def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfig | None) -> WhatIf:
+    """The recipe on so many training patients, after all that the ledger holds."""
+    refused, notes, cost = "", [], None
+    try:
+        if privacy is not None:
+            admit(privacy, recipe)
+        cost = _cost(recipe, patients, ledger, privacy)
+    except (RefusedError, ConfigError) as error:
+        refused = str(error)
+    if cost is None and not refused:
+        notes = ["the recipe asks for no privacy and the site's file sets no budget: nothing would be protected, and nothing accounted for"]
+    if cost is not None and privacy is not None:
+        notes = _beyond_cohort(cost, ledger, privacy)
+    return WhatIf(recipe=recipe.name, sha256=recipe.sha256, patients=patients, refused=refused, notes=tuple(notes), cost=cost)
+
+
+def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfig | None) -> Cost | None:
+    asked, rounds = recipe.privacy, recipe.rounds
+    if asked is None:
+        return None
+    rate, steps = min(1.0, rounds.patients_per_step / patients), rounds.count * rounds.steps
+    phase = Phase(noise_multiplier=accountant.noise_multiplier(asked.epsilon, asked.delta, rate, steps), sample_rate=rate)
+    delta, limit = (privacy.delta, privacy.epsilon) if privacy else (asked.delta, None)
+    histories = budget.histories(ledger)
+    before = budget.most_spent(histories, delta)
+    after = claim(combined([before, {phase: steps}]), delta)
+    able = budget.affordable(list(histories), histories, phase, steps, epsilon=limit, delta=delta) if limit else []
+    return Cost(
+        noise_multiplier=phase.noise_multiplier,
+        sample_rate=rate,
+        rounds=rounds.count,
+        steps=steps,
+        run=claim({phase: steps}, asked.delta),
+        before=claim(before, delta),
+        after=after,
+        budget=limit,
+        remaining=max(limit - after.epsilon, 0.0) if limit else None,
+        unable=able.count(False),
+    )
+
+
+def _beyond_cohort(cost: Cost, ledger: Snapshot, privacy: PrivacyConfig) -> list[str]:
+    """The data sets on which the run would be refused at some round. Which one it is for, a recipe does not say."""
+    if privacy.epsilon_per_cohort is None:
+        return []
+    phase, notes = Phase(noise_multiplier=cost.noise_multiplier, sample_rate=cost.sample_rate), []
+    for cohort in sorted({event.cohort for event in ledger.events() if isinstance(event, Charged)}):
+        try:
+            budget.refuse_beyond_cohort(ledger, cohort, phase, cost.steps, epsilon=privacy.epsilon_per_cohort, delta=privacy.delta)
+        except RefusedError as error:
+            notes.append(f"refused before its end if it is for {error}")
+    return notes
