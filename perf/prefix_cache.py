@@ -26,7 +26,8 @@ from client.data.rows import Rows
 from client.models import Net, digest
 from client.tasks import Task
 from client.training import lora, prefix
-from client.training.prefix import Hidden, Precision, PrefixCache
+from client.training.prefix import Hidden, PrefixCache
+from rainhill.config import Precision
 from rainhill.recipe import AugmentationSection, BaseSection, LoraSection, TaskSection
 
 BATCH, SIDE = 16, 224

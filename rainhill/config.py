@@ -42,6 +42,7 @@ Name = Annotated[str, AfterValidator(_plain_name)]
 PathName = Annotated[Path, AfterValidator(_possible_path)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Precision = Literal["float32", "bfloat16"]
 
 
 class ColumnsConfig(Section):
@@ -127,6 +128,9 @@ class SiteConfig(Section):
     """Folder of what the site keeps from run to run: its privacy ledger, and the key that its patients' pseudonyms are made with.
     It may begin with `~`; a relative path starts from the folder of this file, and `NAME-state` beside it is taken where not given."""
     data: DataConfig | None = None
+    prefix: Precision = "float32"
+    """How what the frozen part of the network gives is kept between steps: in memory, or on disk where it is too large for that.
+    bfloat16 takes half the room, and changes the model's output by some thousandths."""
     privacy: PrivacyConfig | None = None
     """Without it the site takes part in runs without privacy too."""
 

@@ -116,7 +116,7 @@ class PrivacySection(Section):
 class AugmentationSection(Section):
     """Random views of each training image, beside the image itself; they are drawn once, before the first round.
 
-    Drawn afresh at every step, each would go through the frozen part of the network every time. Memory grows with the number of views.
+    Drawn afresh at every step, each would go through the frozen part of the network every time.
     """
 
     views: int = Field(default=0, ge=0, le=64)

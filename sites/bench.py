@@ -12,7 +12,7 @@ from client.tasks import Task
 from client.training import features, lora
 from client.training.answer import LocalData, site_seed
 from client.training.features import Features
-from client.training.prefix import Precision, PrefixCache
+from client.training.prefix import PrefixCache
 from client.training.start import begin
 from rainhill.adapter import Adapter
 from rainhill.config import PrivacyConfig
@@ -81,12 +81,15 @@ def open_cohort(bench: Bench, site: Site, cache: Path) -> Cohort:
     return cohort.read(config, findings=bench.task.findings, size=bench.net.size, base=base, cache=cache / "pixels")
 
 
-def open_site(bench: Bench, site: Site, cache: Path, *, prefix: Precision = "float32") -> SiteData:
-    """`prefix` is how hidden states are kept: in memory, or in the cache where they are too large for it."""
+def open_site(bench: Bench, site: Site, cache: Path) -> SiteData:
     films = open_cohort(bench, site, cache)
     recipe = bench.recipe
     kept = PrefixCache(
-        folder=cache / "hidden", cohort=films.fingerprint(), base=recipe.base, last_blocks=recipe.lora.last_blocks, precision=prefix
+        folder=cache / "hidden",
+        cohort=films.fingerprint(),
+        base=recipe.base,
+        last_blocks=recipe.lora.last_blocks,
+        precision=site.config.prefix,
     )
     return replace(site_data(bench, films, cache=kept), privacy=site.config.privacy)
 

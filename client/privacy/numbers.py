@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.privacy.guard import Granted
+from client.privacy.charging import Granted
 from client.privacy.randomness import Stream, derived_key
 from rainhill.adapter import Array
 from rainhill.config import PrivacyConfig

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from client.models import Net
+from client.privacy import charging
 from client.privacy import guard as privacy
-from client.privacy.guard import Granted, Guard
+from client.privacy.charging import Granted
+from client.privacy.guard import Guard
 from client.privacy.numbers import Numbers, Released, release
 from client.privacy.randomness import Stream
 from client.tasks import Task
@@ -65,7 +67,7 @@ def answer(
             return _update(plan, desk, None)
         update = privacy.finished(guard, plan)
         if update is None:
-            update = _update(plan, desk, privacy.charge(guard, plan, recipe))
+            update = _update(plan, desk, charging.charge(guard, plan, recipe))
             privacy.finish(guard, plan, update)
         return update
     except DataError as error:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +17,11 @@ from client.models import Net
 from client.training.augmentation import draw_views
 from client.training.storage import available_memory, choose_storage
 from rainhill.adapter import Array
+from rainhill.config import Precision
 from rainhill.recipe import AugmentationSection, BaseSection
 
 BATCH = 64
 _PREFIX_VERSION = 1  # goes up when a model's prefix gives other values, so that no file outlives them
-
-Precision = Literal["float32", "bfloat16"]
-"""As hidden states are kept. bfloat16 takes half, and changes what the network gives by some thousandths."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,9 +211,11 @@ def test_a_part_without_images_has_features_too(bench: Bench, films) -> None:
     assert logits(bench.net, nobody.hidden).shape == (0, 2)
 
 
-def test_a_site_is_opened_as_bfloat16_on_request(bench: Bench, hospitals, tmp_path) -> None:
+def test_a_site_has_its_hidden_states_in_bfloat16_where_its_file_says_so(bench: Bench, hospitals, tmp_path) -> None:
     from sites.bench import open_site
 
-    data: SiteData = open_site(bench, read_sites(hospitals)["aintree"], tmp_path, prefix="bfloat16")
+    site = read_sites(hospitals)["aintree"]
+    site = replace(site, config=site.config.model_copy(update={"prefix": "bfloat16"}))
+    data: SiteData = open_site(bench, site, tmp_path)
     assert isinstance(data.train.hidden, States)
     assert not data.train.hidden.rows.files  # small: in memory

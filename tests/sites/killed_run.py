@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from client.privacy import guard as privacy
-from client.privacy.guard import Granted
+from client.privacy import charging
+from client.privacy.charging import Granted
 from client.privacy.ledger import Ledger
 from client.privacy.randomness import commitment
 from client.training.answer import answer
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
     taken = os.open(folder / "taken", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
     current = ""
-    charge, fill = privacy.charge, Mechanism.fill
+    charge, fill = charging.charge, Mechanism.fill
 
     def charged(*arguments: Any) -> Granted:
         nonlocal current
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
         os.write(taken, f"{current} {os.getpid()}\n".encode())
         return fill(self, *arguments)
 
-    privacy.charge, Mechanism.fill = charged, counted
+    charging.charge, Mechanism.fill = charged, counted
 
     def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
         for site, plan in plans.items():

@@ -213,7 +213,7 @@ NUMBERS = Numbers(train_patients=40, loss=0.5, val_losses=[0.1, 0.3, 9.0], metri
 
 
 def granted(guard: Guard, **changes: object) -> object:
-    from client.privacy.guard import Granted
+    from client.privacy.charging import Granted
 
     settings = {
         "noise_multiplier": 1.0, "sample_rate": 0.5, "expected_patients": 8.0, "drawable": np.ones(40, dtype=np.bool_), "key": bytes(32),

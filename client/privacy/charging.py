@@ -1,0 +1,159 @@
+"""Charging a round to a site's ledger before its first step, and once: sigma is solved when the site joins the run, and then stays."""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.privacy import accountant, budget
+from client.privacy.accountant import Phase
+from client.privacy.events import Charged, Joined, Members
+from client.privacy.guard import Guard, admit, digest, key_path
+from client.privacy.ledger import Ledger
+from client.privacy.randomness import commitment, fresh_key, simulated_key
+from rainhill.errors import RefusedError
+from rainhill.files import write_whole
+from rainhill.messages import Plan
+from rainhill.recipe import PrivacySection, Recipe
+
+Event = TypeVar("Event")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Granted:
+    """One round, paid for."""
+
+    noise_multiplier: float
+    sample_rate: float
+    expected_patients: float
+    drawable: NDArray[np.bool_]
+    """(P,) False for a patient whose budget is spent."""
+    key: bytes
+    numbers: Phase | None = None
+    """What the numbers beside the update were charged, where they are noised."""
+    val_drawable: NDArray[np.bool_] | None = None
+    """(V,) which validation patients those numbers may be of."""
+
+
+def charge(guard: Guard, plan: Plan, recipe: Recipe) -> Granted:
+    """Writes into the ledger what the round will spend, before it is spent; a round that was charged and broken off is not charged again.
+
+    Raises RefusedError where the run, the data set or every patient would spend more than is allowed.
+    """
+    asked = admit(guard.config, recipe)
+    with _alone(guard.folder):
+        joined = _joined(guard, plan, recipe, asked)
+        update, numbers = _begun(guard, plan) or _charged(guard, plan, recipe, asked, joined)
+    return Granted(
+        noise_multiplier=joined.noise_multiplier,
+        sample_rate=joined.sample_rate,
+        expected_patients=joined.sample_rate * joined.patients,
+        drawable=_members(guard, guard.train, update),
+        key=key_path(guard, plan).read_bytes(),
+        numbers=Phase(noise_multiplier=numbers.noise_multiplier, sample_rate=numbers.sample_rate) if numbers else None,
+        val_drawable=_members(guard, guard.val, numbers) if numbers else None,
+    )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes of one site could each find a budget that is enough for one of them; a process that dies lets go."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection) -> Joined:
+    """The terms on which the site takes part in the run: sigma is solved once, for all steps of all rounds."""
+    known = next((event for event in _events(guard.ledger, Joined) if event.run == plan.run), None)
+    if known is not None:
+        for what, got, expected in (("recipe", recipe.sha256, known.recipe), ("data", guard.cohort, known.cohort)):
+            if got != expected:
+                raise RefusedError(f"run {plan.run}: the {what} was {expected[:12]} when the site joined and is {got[:12]} now")
+        return known
+    patients = guard.config.declared_patients or len(guard.train)
+    rate = min(1.0, recipe.rounds.patients_per_step / patients)
+    steps = recipe.rounds.count * recipe.rounds.steps
+    joined = Joined(
+        run=plan.run,
+        recipe=recipe.sha256,
+        cohort=guard.cohort,
+        patients=patients,
+        epsilon=asked.epsilon,
+        delta=asked.delta,
+        noise_multiplier=accountant.noise_multiplier(asked.epsilon, asked.delta, rate, steps),
+        sample_rate=rate,
+        steps=steps,
+    )
+    guard.ledger.append(joined)
+    return joined
+
+
+def _begun(guard: Guard, plan: Plan) -> tuple[Charged, Charged | None] | None:
+    """The charges of this very plan, where its key is still there."""
+    path = key_path(guard, plan)
+    if not path.exists():
+        return None
+    sought = commitment(path.read_bytes()), digest(guard, plan)
+    found = {event.what: event for event in _events(guard.ledger, Charged) if (event.draw, event.plan) == sought}
+    return (found["update"], found.get("numbers")) if "update" in found else None
+
+
+def _charged(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection, joined: Joined) -> tuple[Charged, Charged | None]:
+    config = guard.config
+    phase, steps = Phase(noise_multiplier=joined.noise_multiplier, sample_rate=joined.sample_rate), recipe.rounds.steps
+    budget.refuse_beyond_run(guard.ledger, plan.run, phase, steps, epsilon=asked.epsilon, delta=asked.delta)
+    if config.epsilon_per_cohort is not None:
+        budget.refuse_beyond_cohort(guard.ledger, guard.cohort, phase, steps, epsilon=config.epsilon_per_cohort, delta=config.delta)
+    able = _able(guard, guard.train, phase, steps)
+    if not able.patients:
+        raise RefusedError(f"round {plan.round}: no patient is left whose budget of epsilon {config.epsilon:g} allows another round")
+    key = fresh_key() if guard.seed is None else simulated_key((*guard.seed, plan.round))
+    # The key first: a charge whose key was lost would have to be made anew. Whoever reads it can take the noise off again.
+    key_path(guard, plan).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_whole(key_path(guard, plan), key)
+    common = {"run": plan.run, "recipe": recipe.sha256, "round": plan.round, "cohort": guard.cohort, "delta": asked.delta}
+    common |= {"draw": commitment(key), "plan": digest(guard, plan)}
+
+    def charged(what: str, members: Members, one: Phase, count: int) -> Charged:
+        terms = {"noise_multiplier": one.noise_multiplier, "sample_rate": one.sample_rate, "steps": count}
+        return Charged.model_validate({**common, **terms, "what": what, "members": members.digest})
+
+    groups, charges = [able], [charged("update", able, phase, steps)]
+    if config.release == "noised":
+        numbers = _numbers_phase(guard, recipe, asked)
+        groups.append(_able(guard, guard.val, numbers, 1))
+        charges.append(charged("numbers", groups[-1], numbers, 1))
+    known = {event.digest for event in _events(guard.ledger, Members)}
+    guard.ledger.append(*(members for members in groups if members.digest not in known), *charges)
+    return charges[0], charges[1] if len(charges) > 1 else None
+
+
+def _members(guard: Guard, patients: Sequence[str], charge: Charged) -> NDArray[np.bool_]:
+    """(P,) which of these patients a charge was made for."""
+    members = next(event for event in _events(guard.ledger, Members) if event.digest == charge.members)
+    able = set(members.patients)
+    return np.array([patient in able for patient in patients], dtype=np.bool_)
+
+
+def _able(guard: Guard, patients: Sequence[str], phase: Phase, steps: int) -> Members:
+    """Those of them whose budget allows so many steps more."""
+    histories = budget.histories(guard.ledger)
+    may = budget.affordable(patients, histories, phase, steps, epsilon=guard.config.epsilon, delta=guard.config.delta)
+    return Members.of([patient for patient, can in zip(patients, may, strict=True) if can])
+
+
+def _numbers_phase(guard: Guard, recipe: Recipe, asked: PrivacySection) -> Phase:
+    """One plain Gaussian release a round."""
+    sigma = accountant.noise_multiplier(guard.config.release_epsilon, asked.delta, 1.0, recipe.rounds.count)
+    return Phase(noise_multiplier=sigma, sample_rate=1.0)
+
+
+def _events(ledger: Ledger, kind: type[Event]) -> Iterator[Event]:
+    return (event for event in ledger.events() if isinstance(event, kind))
