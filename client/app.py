@@ -13,7 +13,11 @@ from rainhill.messages import Plan, Refusal, SiteId, Update
 log = logging.getLogger(__name__)
 
 
-def client_app(site_of: Callable[[Context], SiteId], answer: Answer) -> ClientApp:
+Respond = Callable[[SiteId, bytes], bytes]
+"""An exchange of secure aggregation."""
+
+
+def client_app(site_of: Callable[[Context], SiteId], answer: Answer, respond: Respond) -> ClientApp:
     app = ClientApp()
 
     @app.query("hello")
@@ -24,6 +28,15 @@ def client_app(site_of: Callable[[Context], SiteId], answer: Answer) -> ClientAp
     def train(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both
         plan = wire.plan_from_bytes(wire.from_record(message.content))
         return Message(wire.to_record(wire.answer_to_bytes(_guarded(answer, plan))), reply_to=message)
+
+    @app.query("secure")
+    def secure(message: Message, context: Context) -> Message:
+        try:
+            answered = respond(site_of(context), wire.from_record(message.content))
+        except Exception:
+            log.exception("%s: an exchange of secure aggregation failed", site_of(context))
+            raise RuntimeError("an error at the site, written to its own log") from None
+        return Message(wire.to_record(answered), reply_to=message)
 
     return app
 

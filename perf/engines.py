@@ -18,6 +18,7 @@ from rainhill.messages import RoundRecord
 from rainhill.recipe import Recipe, read_recipe
 from server.checkpoint import Checkpoint
 from server.rounds import Collect
+from server.secure import Secure
 from sites import arms
 from sites.bench import first_adapter, open_bench, open_site
 from sites.cli import RECIPES
@@ -59,11 +60,13 @@ def measure(count: int, rounds: int) -> None:
         data = {site.name: open_site(bench, site, folder / "cache") for site in sites}
         first = first_adapter(bench)
 
-        def train(name: str) -> Callable[[Collect], Checkpoint]:
-            return lambda collect: arms.train_shared(bench, first, sites=list(data), collect=collect, folder=folder / name, on_round=quiet)
+        def train(name: str) -> Callable[[Collect, Secure | None], Checkpoint]:
+            return lambda collect, _: arms.train_shared(
+                bench, first, sites=list(data), collect=collect, folder=folder / name, on_round=quiet
+            )
 
         started = time.perf_counter()
-        inline = train("inline")(collect_inline(bench, data, folder / "inline" / "memory"))
+        inline = train("inline")(collect_inline(bench, data, folder / "inline" / "memory"), None)
         inline_s = time.perf_counter() - started
         workshop = Workshop(
             recipe=recipe,

@@ -105,6 +105,18 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecureMessage:
+    """One exchange of secure aggregation, with one site."""
+
+    run: str
+    round: int
+    site: SiteId
+    phase: int
+    """0 to 4, as `rainhill.secagg` counts them; the answer bears the same."""
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RoundRecord:
     """What happened in one round: who was asked, who answered, who did not and why."""
 

@@ -113,6 +113,15 @@ class PrivacySection(Section):
     """A patient's loss is the mean over at most so many images, drawn afresh in each step."""
 
 
+class SecureSection(Section):
+    """The coordinator learns the sum of a round's updates and none of them. Bonawitz et al. 2017, arXiv:1611.04482; `rainhill.secagg`."""
+
+    bound: Positive = 10.0
+    """The largest absolute value of an update's entry; one above is refused. Sums are exact to `bound * sites / 2**29` or so."""
+    dropouts: Annotated[float, Field(ge=0, lt=0.5)] = 0.3
+    """Share of the sites that may be lost in a round without losing the round."""
+
+
 class AugmentationSection(Section):
     """Random views of each training image, beside the image itself; they are drawn once, before the first round.
 
@@ -196,6 +205,7 @@ class Recipe(Section):
     rounds: RoundsSection
     private: PrivateSection
     privacy: PrivacySection | None = None
+    secure_aggregation: SecureSection | None = None
     augmentation: AugmentationSection = AugmentationSection()
     compression: CompressionSection = CompressionSection()
     evaluation: EvaluationSection = EvaluationSection()

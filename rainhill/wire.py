@@ -17,7 +17,7 @@ from rainhill.adapter import Adapter, Array, check_shapes
 from rainhill.compression import Encoding, pack, unpack
 from rainhill.config import Section
 from rainhill.errors import ProtocolError
-from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, Update
+from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, SecureMessage, Update
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -30,6 +30,7 @@ _RECORD = "rainhill"
 _CORRECTION = "correction/"
 _ADAPTER = "adapter/"
 _VARIATE = "variate/"
+_BODY = "body"
 
 
 class _PlanHeader(Section):
@@ -80,6 +81,15 @@ class _RefusalHeader(Section):
     round: int
     site: str
     reason: str
+
+
+class _SecureHeader(Section):
+    kind: Literal["secure"] = "secure"
+    version: int = VERSION
+    run: str
+    round: int
+    site: str
+    phase: Annotated[int, Field(ge=0, le=4)]
 
 
 def plan_to_bytes(plan: Plan) -> bytes:
@@ -173,6 +183,23 @@ def answer_from_bytes(blob: bytes) -> Update | Refusal:
         choice=header.choice,
         evaluation=evaluation and Evaluation(patients=evaluation.patients, metrics=evaluation.metrics),
     )
+
+
+def secure_to_bytes(message: SecureMessage) -> bytes:
+    header = _SecureHeader(run=message.run, round=message.round, site=message.site, phase=message.phase)
+    return _to_bytes(header, {_BODY: np.frombuffer(message.body, dtype=np.uint8)})
+
+
+def secure_from_bytes(blob: bytes) -> SecureMessage | Refusal:
+    """The message as sent; its body is read by `rainhill.secagg`, against the round's terms."""
+    if _kind(blob) == "refusal":
+        answer = answer_from_bytes(blob)
+        assert isinstance(answer, Refusal)
+        return answer
+    header, packed = _from_bytes(blob, _SecureHeader)
+    if set(packed) != {_BODY} or packed[_BODY].dtype != np.uint8:
+        raise ProtocolError(f"{header.site}: a message of secure aggregation holds {', '.join(sorted(packed)) or 'nothing'}, not its body")
+    return SecureMessage(run=header.run, round=header.round, site=header.site, phase=header.phase, body=packed[_BODY].tobytes())
 
 
 def check_answer(answer: Update | Refusal, plan: Plan, expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -11,11 +11,13 @@ from rainhill import wire
 from rainhill.errors import ProtocolError
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from server.rounds import Collect
+from server.secure import Exchange
 
 log = logging.getLogger(__name__)
 
 HELLO = "query.hello"
 TRAIN = "train"
+SECURE = "query.secure"
 POLL_S = 0.1
 
 
@@ -59,6 +61,22 @@ def collect_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float) 
             yield answer if answer.site == plan.site else _refusal(plan, f"its answer is for site {answer.site!r}")
 
     return collect
+
+
+def exchange_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float) -> Exchange:
+    """The messages of secure aggregation. A site whose process failed gives no answer."""
+
+    def exchange(blobs: Mapping[SiteId, bytes]) -> Iterable[tuple[SiteId, bytes]]:
+        sites = {nodes[site]: site for site in blobs if site in nodes}
+        records = {node: wire.to_record(blobs[site]) for node, site in sites.items()}
+        messages = {node: Message(one, dst_node_id=node, message_type=SECURE, ttl=deadline_s) for node, one in records.items()}
+        for node, reply in _exchange(grid, messages, deadline_s=deadline_s):
+            if reply.has_error():
+                log.warning("%s: its process failed in secure aggregation (Flower error %d)", sites[node], reply.error.code)
+            else:
+                yield sites[node], wire.from_record(reply.content)
+
+    return exchange
 
 
 def _exchange(grid: Grid, messages: Mapping[int, Message], *, deadline_s: float) -> Iterable[tuple[int, Message]]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from rainhill.adapter import Adapter
 from rainhill.errors import MergeError, ProtocolError, QuorumError, RefusedError
 from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
 from rainhill.recipe import Recipe
+from rainhill.secagg import Layout, agree
 from server import checkpoint
 from server.checkpoint import Checkpoint
+from server.secure import Secure, Talk, aggregate
 from strategies import Strategy
 
 log = logging.getLogger(__name__)
@@ -32,23 +35,28 @@ def run_rounds(
     collect: Collect,
     folder: Path,
     on_round: Callable[[RoundRecord], None] | None = None,
+    secure: Secure | None = None,
 ) -> Checkpoint:
     """Runs the rounds that are still to do, and leaves a checkpoint of each in `folder`.
 
     `adapter` is where a fresh run starts; a run with checkpoints goes on from the last one.
     Raises QuorumError when a round had too few valid updates, MergeError when their merge overflowed: what was finished before is kept.
     """
+    if recipe.secure_aggregation is not None and secure is None:
+        raise RefusedError(f"recipe {recipe.name} asks for secure aggregation, and there is no way to exchange its messages")
     latest = checkpoint.latest(folder, recipe=recipe.sha256, run=run)
     done = latest or Checkpoint(recipe=recipe.sha256, run=run, adapter=adapter, state=strategy.init(adapter), history=())
     while done.state.round < recipe.rounds.count:
-        done = _one_round(done, recipe=recipe, strategy=strategy, sites=sites, collect=collect)
+        done = _one_round(done, recipe=recipe, strategy=strategy, sites=sites, collect=collect, secure=secure)
         checkpoint.save(folder, done)
         if on_round is not None:
             on_round(done.history[-1])
     return done
 
 
-def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: Sequence[SiteId], collect: Collect) -> Checkpoint:
+def _one_round(
+    done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: Sequence[SiteId], collect: Collect, secure: Secure | None
+) -> Checkpoint:
     started = time.monotonic()
     number = done.state.round + 1
     plans = {}
@@ -71,7 +79,15 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: S
             f"round {number}: {len(updates)} of {len(sites)} sites gave an update, the quorum is {quorum}"
             + (f" ({reasons})" if reasons else "")
         )
-    adapter, state = strategy.step(done.adapter, updates, done.state)
+    talk = _talk(plans, updates, recipe, strategy, secure) if recipe.secure_aggregation and secure else None
+    merged: Sequence[Update] = updates
+    if talk is not None:
+        summed = aggregate(talk)
+        refused |= {site: talk.lost.get(site, "is not in the sum") for site in talk.terms.sites if site not in summed.survivors}
+        updates = [update for update in updates if update.site in summed.survivors]
+        # One update stands for all: under a linear rule with equal weights their mean is all it takes.
+        merged = [replace(updates[0], delta=summed.mean)]
+    adapter, state = strategy.step(done.adapter, merged, done.state)
     broken = [name for name, array in (*adapter.items(), *state.arrays.items()) if not np.isfinite(array).all()]
     if broken:
         raise MergeError(f"round {number}: {broken[0]} is not finite after the merge; round {number - 1} is intact")
@@ -80,8 +96,8 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: S
         asked=tuple(sites),
         answered=tuple(update.site for update in updates),
         refused=refused,
-        down_bytes={site: len(wire.plan_to_bytes(plan)) for site, plan in plans.items()},
-        up_bytes={update.site: len(wire.answer_to_bytes(update)) for update in updates},
+        down_bytes={site: len(wire.plan_to_bytes(plan)) + (talk.down_bytes.get(site, 0) if talk else 0) for site, plan in plans.items()},
+        up_bytes={update.site: len(wire.answer_to_bytes(update)) + (talk.up_bytes[update.site] if talk else 0) for update in updates},
         losses={update.site: update.loss for update in updates if update.loss is not None},
         evaluations={update.site: dict(update.evaluation.metrics) for update in updates if update.evaluation},
         seconds=time.monotonic() - started,
@@ -89,6 +105,21 @@ def _one_round(done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: S
     )
     log.info("round %d: %d of %d sites", number, len(updates), len(sites))
     return Checkpoint(recipe=done.recipe, run=done.run, adapter=adapter, state=state, history=(*done.history, record))
+
+
+def _talk(plans: Mapping[SiteId, Plan], updates: Sequence[Update], recipe: Recipe, strategy: Strategy, secure: Secure) -> Talk:
+    """The exchanges by which the sum of these updates, of which each site has kept its own, is learned."""
+    section, plan = recipe.secure_aggregation, plans[updates[0].site]
+    assert section is not None
+    terms = agree(
+        run=plan.run,
+        round=plan.round,
+        weights={update.site: 1 for update in updates},
+        layout=Layout(shapes=strategy.uplink(plan.adapter, plan.rule)),
+        bound=section.bound,
+        dropouts=section.dropouts,
+    )
+    return Talk(terms=terms, secure=secure)
 
 
 def _check_privacy(update: Update, recipe: Recipe) -> None:
@@ -112,7 +143,9 @@ def _gather(plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy, 
             refused[site] = answer.reason
         else:
             try:
-                wire.check_answer(answer, plans[site], strategy.uplink(plans[site].adapter, plans[site].rule))
+                # Under secure aggregation no tensor comes with the answer.
+                expected = {} if recipe.secure_aggregation else strategy.uplink(plans[site].adapter, plans[site].rule)
+                wire.check_answer(answer, plans[site], expected)
                 _check_privacy(answer, recipe)
                 strategy.shares([answer])
                 updates[site] = answer

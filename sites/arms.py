@@ -21,6 +21,7 @@ from rainhill.recipe import CompressionSection, Recipe
 from server import checkpoint
 from server.checkpoint import Checkpoint
 from server.rounds import Collect, run_rounds
+from server.secure import Secure
 from sites.bench import Bench, SiteData
 from sites.inline import collect_inline
 from strategies import State, Strategy
@@ -44,7 +45,9 @@ class Trained:
     history: Mapping[str, tuple[RoundRecord, ...]] = field(default_factory=dict)
 
 
-def train_shared(bench: Bench, first: Adapter, *, sites: list[SiteId], collect: Collect, folder: Path, on_round: OnRound) -> Checkpoint:
+def train_shared(
+    bench: Bench, first: Adapter, *, sites: list[SiteId], collect: Collect, folder: Path, on_round: OnRound, secure: Secure | None = None
+) -> Checkpoint:
     """The federation itself."""
     return run_rounds(
         bench.recipe,
@@ -55,6 +58,7 @@ def train_shared(bench: Bench, first: Adapter, *, sites: list[SiteId], collect: 
         collect=collect,
         folder=folder / "shared",
         on_round=lambda record: on_round("shared", record),
+        secure=secure,
     )
 
 
@@ -172,6 +176,7 @@ def _for_one(recipe: Recipe, *, times: int) -> Recipe:
             "rounds": rounds.model_copy(update={"patients_per_step": rounds.patients_per_step * times, "quorum": 1}),
             "compression": CompressionSection(),
             "privacy": None,
+            "secure_aggregation": None,
             "private": private.model_copy(update={"patients_per_step": private.patients_per_step * times}),
         }
     )

@@ -73,6 +73,7 @@ def simulate(
         from rich.console import Console
 
         import strategies
+        from rainhill.secagg import check_sites
         from sites.consortium import find_sites, refuse_without_source
         from sites.runs import Run, new_folder, resumed
 
@@ -102,6 +103,8 @@ def simulate(
     asked = find_sites(run.recipe, run.sites_folder)
     refuse_without_source(run.recipe, run.sites_folder)
     strategies.refuse_few(strategy, len(asked), f"recipe {run.recipe.name}")
+    if run.recipe.secure_aggregation is not None:
+        check_sites([site.name for site in asked], dropouts=run.recipe.secure_aggregation.dropouts)
 
     with stops_at_once():
         from sites.simulate import simulate as simulate_run

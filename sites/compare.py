@@ -30,7 +30,7 @@ from server.rounds import Collect
 from sites import arms, consortium, results
 from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
 from sites.evaluate import auroc_of
-from sites.inline import collect_inline
+from sites.inline import collect_inline, secure_inline
 from sites.plots import draw_comparison
 from sites.runs import COMPARED, refuse_changed
 from sites.simulate import Progress
@@ -209,8 +209,9 @@ def _references(
 
 def _enter(bench: Bench, one: Entrant, first: Adapter, data: Mapping[SiteId, SiteData], folder: Path, scores: Scores) -> float:
     """Adds the strategy's scores, and gives the bytes of one site and round."""
-    collect = one.disturb(collect_inline(bench, data, arms.memory_of(folder, "shared")))
-    done = arms.train_shared(bench, first, sites=list(data), collect=collect, folder=folder, on_round=_quiet)
+    memory = arms.memory_of(folder, "shared")
+    collect, secure = one.disturb(collect_inline(bench, data, memory)), secure_inline(bench.recipe, list(data), memory)
+    done = arms.train_shared(bench, first, sites=list(data), collect=collect, folder=folder, on_round=_quiet, secure=secure)
     views = arms.own_views(bench, done, data, folder=folder)
     private = arms.train_private(bench, views, data)
     for site, own in data.items():

@@ -13,13 +13,15 @@ from queue import SimpleQueue
 from typing import Any
 
 from client.privacy.guard import Guard
+from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from rainhill.recipe import Recipe
 from server.checkpoint import Checkpoint
 from server.rounds import Collect
+from server.secure import Secure
 from sites.bench import Bench, SiteData, open_bench, open_site
 from sites.consortium import read_sites
-from sites.guards import guard_of
+from sites.guards import guard_of, masker_of, pinned_keys
 
 CONNECT_S = 120.0
 
@@ -43,8 +45,8 @@ class Workshop:
         return hash((self.recipe.sha256, self.sites_folder, self.memory))
 
 
-def run_on_flower(workshop: Workshop, rounds: Callable[[Collect], Checkpoint]) -> Checkpoint:
-    """Calls `rounds` with a Collect that trains on Flower's simulation engine, and gives what it gives."""
+def run_on_flower(workshop: Workshop, rounds: Callable[[Collect, Secure | None], Checkpoint]) -> Checkpoint:
+    """Calls `rounds` with a Collect that trains on Flower's simulation engine, and with its exchanges; gives what it gives."""
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -64,7 +66,8 @@ def run_on_flower(workshop: Workshop, rounds: Callable[[Collect], Checkpoint]) -
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001 - Flower calls with both
         try:
             nodes = find_nodes(grid, set(workshop.sites), deadline_s=CONNECT_S)
-            outcome.put(rounds(collect_over(grid, nodes, deadline_s=workshop.recipe.rounds.deadline_s)))
+            deadline_s = workshop.recipe.rounds.deadline_s
+            outcome.put(rounds(collect_over(grid, nodes, deadline_s=deadline_s), _secure(workshop, grid, nodes)))
         except BaseException as error:
             # Flower would print it and go on to its own end: it is raised again below, in the caller's thread.
             outcome.put(error)
@@ -75,7 +78,7 @@ def run_on_flower(workshop: Workshop, rounds: Callable[[Collect], Checkpoint]) -
     logging.getLogger("flwr").setLevel(logging.ERROR)
     run_simulation(
         server_app=server_app,
-        client_app=client_app(site_of, lambda plan: _answer(workshop, plan)),
+        client_app=client_app(site_of, lambda plan: _answer(workshop, plan), lambda site, blob: _respond(workshop, site, blob)),
         num_supernodes=len(workshop.sites),
         backend_config={
             "client_resources": {"num_cpus": workshop.threads, "num_gpus": 0.0},
@@ -109,7 +112,26 @@ def _answer(workshop: Workshop, plan: Plan) -> Update | Refusal:
         data=_site(workshop, plan.site),
         memory=Memory(workshop.memory / plan.site),
         guard=_guard(workshop, plan.site),
+        masker=masker_of(workshop.recipe, plan.site, sites=workshop.sites, memory=workshop.memory),
     )
+
+
+def _respond(workshop: Workshop, site: SiteId, blob: bytes) -> bytes:
+    from client.secure import respond
+
+    masker = masker_of(workshop.recipe, site, sites=workshop.sites, memory=workshop.memory)
+    if masker is None:
+        raise RefusedError(f"{site}: recipe {workshop.recipe.name} asks for no secure aggregation")
+    return respond(blob, masker)
+
+
+def _secure(workshop: Workshop, grid: Any, nodes: dict[SiteId, int]) -> Secure | None:
+    from server.flower import exchange_over
+
+    if workshop.recipe.secure_aggregation is None:
+        return None
+    exchange = exchange_over(grid, nodes, deadline_s=workshop.recipe.rounds.deadline_s)
+    return Secure(exchange=exchange, pinned=pinned_keys(workshop.recipe, workshop.sites))
 
 
 @lru_cache(maxsize=1)

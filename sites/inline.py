@@ -1,15 +1,18 @@
 """The inline engine: every site in this process, one after the other, over one frozen base. Messages keep their wire form."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from client.secure import respond
 from client.training.answer import LocalData, answer
 from client.training.memory import Memory
 from rainhill import wire
 from rainhill.messages import Plan, Refusal, SiteId, Update
+from rainhill.recipe import Recipe
 from server.rounds import Collect
+from server.secure import Secure
 from sites.bench import Bench
-from sites.guards import guard_of
+from sites.guards import guard_of, masker_of, pinned_keys
 
 
 def collect_inline(bench: Bench, data: Mapping[SiteId, LocalData], memory: Path) -> Collect:
@@ -28,7 +31,22 @@ def collect_inline(bench: Bench, data: Mapping[SiteId, LocalData], memory: Path)
                 data=data[site],
                 memory=Memory(memory / site),
                 guard=guards[site],
+                masker=masker_of(bench.recipe, site, sites=list(data), memory=memory),
             )
             yield wire.answer_from_bytes(wire.answer_to_bytes(given))
 
     return collect
+
+
+def secure_inline(recipe: Recipe, sites: Sequence[SiteId], memory: Path) -> Secure | None:
+    """The exchanges of secure aggregation with sites in this process; None where the recipe asks for none."""
+    if recipe.secure_aggregation is None:
+        return None
+
+    def exchange(blobs: Mapping[SiteId, bytes]) -> Iterable[tuple[SiteId, bytes]]:
+        for site, blob in blobs.items():
+            masker = masker_of(recipe, site, sites=sites, memory=memory)
+            assert masker is not None
+            yield site, respond(blob, masker)
+
+    return Secure(exchange=exchange, pinned=pinned_keys(recipe, sites))

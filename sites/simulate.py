@@ -18,12 +18,13 @@ from rainhill.files import write_whole
 from rainhill.messages import RoundRecord, SiteId
 from server.checkpoint import Checkpoint
 from server.rounds import Collect
+from server.secure import Secure
 from sites import arms, consortium, results
 from sites.arms import Trained
 from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
 from sites.consortium import Site
 from sites.evaluate import Measurements, measure, score
-from sites.inline import collect_inline
+from sites.inline import collect_inline, secure_inline
 from sites.report import Film, write_report
 from sites.runs import Run
 
@@ -140,11 +141,13 @@ def _federate(
 ) -> Checkpoint:
     names = [site.name for site in sites]
 
-    def rounds(collect: Collect) -> Checkpoint:
-        return arms.train_shared(bench, first, sites=names, collect=collect, folder=run.checkpoints, on_round=on_round)
+    memory = arms.memory_of(run.checkpoints, "shared")
+
+    def rounds(collect: Collect, secure: Secure | None) -> Checkpoint:
+        return arms.train_shared(bench, first, sites=names, collect=collect, folder=run.checkpoints, on_round=on_round, secure=secure)
 
     if run.engine == "inline":
-        return rounds(collect_inline(bench, data, arms.memory_of(run.checkpoints, "shared")))
+        return rounds(collect_inline(bench, data, memory), secure_inline(run.recipe, names, memory))
     from sites.flower_engine import Workshop, run_on_flower
 
     workshop = Workshop(
@@ -152,7 +155,7 @@ def _federate(
         recipe_folder=run.recipe_folder,
         sites_folder=run.sites_folder,
         cache=cache,
-        memory=arms.memory_of(run.checkpoints, "shared").resolve(),
+        memory=memory.resolve(),
         sites=tuple(names),
         threads=threads(),
     )

@@ -9,6 +9,7 @@ from rainhill import config, plugins
 from rainhill.errors import ConfigError, PluginError
 from rainhill.messages import LocalRule, SiteId
 from rainhill.recipe import PartSection, Recipe, StrategySection
+from rainhill.secagg import check_encoding, check_strategy
 from rainhill.text import shown
 from strategies import optimizers, personal, robust
 from strategies._rule import Move, Rule, State, Traits
@@ -30,6 +31,7 @@ def from_recipe(recipe: Recipe) -> Strategy:
     strategy.personal.check(recipe.rounds)
     lost = compression.encoding != "float32"
     moving = not strategy.rule.traits.factors or strategy.personal.several
+    _refuse_insecure(recipe, strategy)
     void = strategy.rule.traits.void or strategy.personal.void
     keeps_head = strategy.personal.local(LocalRule()).keeps(HEAD)
     _raise_first(
@@ -57,6 +59,28 @@ def from_recipe(recipe: Recipe) -> Strategy:
         ]
     )
     return strategy
+
+
+def _refuse_insecure(recipe: Recipe, strategy: Strategy) -> None:
+    """Raises RefusedError for what a masked sum cannot serve, ConfigError for what it could and does not yet."""
+    if recipe.secure_aggregation is None:
+        return
+    named = _named(recipe.strategy)
+    check_strategy(recipe.strategy.described(), linear=strategy.linear)
+    check_encoding(recipe.compression.encoding)
+    _raise_first(
+        [
+            (
+                strategy.weights != "equal",
+                f"[secure_aggregation]: weights = {strategy.weights!r} in {named}; all sites count alike",
+            ),
+            (bool(strategy.ranks), f"[secure_aggregation]: [lora] ranks = {dict(strategy.ranks)}; masks cancel in vectors of one length"),
+            (
+                strategy.optimizer is not None and strategy.optimizer.variates,
+                f"[secure_aggregation]: {named} sends a variate beside the update, and nothing would mask it",
+            ),
+        ]
+    )
 
 
 def refuse_few(strategy: Strategy, sites: int, asker: str) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from client.privacy.charging import Granted
 from client.privacy.guard import Guard
 from client.privacy.numbers import Numbers, Released, release
 from client.privacy.randomness import Stream
+from client.secure import Masker, hide
 from client.tasks import Task
 from client.training import lora
 from client.training.features import Features, logits
@@ -55,21 +56,23 @@ def answer(
     data: LocalData,
     memory: Memory,
     guard: Guard | None = None,
+    masker: Masker | None = None,
 ) -> Update | Refusal:
     """Fits the plan's adapter to the site's training patients; a site that cannot says why.
 
-    With a `guard` the fit is private, was charged to the site's ledger before it began, and is done once for each plan.
+    With a `guard` the fit is private, was charged to the site's ledger before it began, and is done once for each plan. With a `masker`
+    the update stays until it is masked, and its tensors are not in the answer.
     """
     desk = _Desk(recipe=recipe, strategy=strategy, net=net, task=task, data=data, memory=memory, guard=guard)
     try:
         _refuse_strangers(plan, desk)
-        if guard is None:
-            return _update(plan, desk, None)
-        update = privacy.finished(guard, plan)
-        if update is None:
-            update = _update(plan, desk, charging.charge(guard, plan, recipe))
-            privacy.finish(guard, plan, update)
-        return update
+        if recipe.secure_aggregation is not None and masker is None:
+            raise RefusedError(f"{plan.site}: recipe {recipe.name} asks for secure aggregation, and the site has no key to sign with")
+        update = _update(plan, desk, None) if guard is None else _private_update(plan, desk, guard)
+        if recipe.secure_aggregation is None or masker is None:
+            return update
+        hide(masker, plan, update.delta)
+        return replace(update, delta=Adapter({}))
     except DataError as error:
         if guard is None:
             return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
@@ -91,6 +94,15 @@ class _Desk:
     data: LocalData
     memory: Memory
     guard: Guard | None
+
+
+def _private_update(plan: Plan, desk: _Desk, guard: Guard) -> Update:
+    """The one that this plan was answered with before, or a new one, paid for before it is made."""
+    update = privacy.finished(guard, plan)
+    if update is None:
+        update = _update(plan, desk, charging.charge(guard, plan, desk.recipe))
+        privacy.finish(guard, plan, update)
+    return update
 
 
 def _refuse_strangers(plan: Plan, desk: _Desk) -> None:

@@ -45,7 +45,7 @@ from rainhill.secagg.messages import (
     UnmaskRequest,
 )
 from rainhill.secagg.quantise import Quantiser
-from rainhill.secagg.refusals import check_encoding, check_strategy
+from rainhill.secagg.refusals import check_encoding, check_sites, check_strategy
 from rainhill.secagg.server import SecureSum
 from rainhill.secagg.terms import Terms, agree
 
@@ -65,5 +65,6 @@ __all__ = [
     "UnmaskRequest",
     "agree",
     "check_encoding",
+    "check_sites",
     "check_strategy",
 ]

@@ -1,7 +1,7 @@
 """What secure aggregation cannot do, or cannot do safely, said before anything is sent."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rainhill.compression import Encoding
 from rainhill.errors import RefusedError
@@ -34,6 +34,13 @@ def check_weights(weights: Mapping[SiteId, int]) -> None:
     for site, weight in sorted(weights.items()):
         if weight < 1:
             raise RefusedError(f"{site}: weight {weight} is not a whole number of at least 1")
+
+
+def check_sites(sites: Iterable[SiteId], *, dropouts: float) -> None:
+    """All that can be said before the first round of so many sites."""
+    weights = dict.fromkeys(sites, 1)
+    check_weights(weights)
+    check_quorum(quorum_for(len(weights), dropouts=dropouts), len(weights))
 
 
 def quorum_for(sites: int, *, dropouts: float) -> int:

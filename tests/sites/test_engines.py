@@ -16,8 +16,14 @@ def adapter(run: Path) -> Adapter:
 KEEPING = 'server_optimizer = "scaffold"\npersonal = { name = "fedrep", head_steps = 2 }'
 
 
+# Each worker charges the ledgers of the sites that it is handed, and keeps their secrets from one exchange to the next.
+PRIVATE = "[privacy]\nepsilon = 6\n[secure_aggregation]"
+
+
 @pytest.mark.xdist_group("flower")
-@pytest.mark.parametrize(("rule", "more"), [("flexlora", ""), ("fedsa", KEEPING)], ids=["flexlora", "keeping"])
+@pytest.mark.parametrize(
+    ("rule", "more"), [("flexlora", ""), ("fedsa", KEEPING), ("alternating", PRIVATE)], ids=["flexlora", "keeping", "private"]
+)
 def test_both_engines_end_with_the_same_adapter(simulate, hospitals: Path, recipe_text, tmp_path: Path, rule: str, more: str) -> None:
     text = recipe_text(rule=rule, rounds=3)
     (tmp_path / "tiny.toml").write_text(text.replace("[rounds]", f"{more}\n[rounds]"))
