@@ -112,6 +112,9 @@ def _refuse_strangers(plan: Plan, desk: _Desk) -> None:
         raise RefusedError(f"{plan.site}: plan is for recipe {plan.recipe[:12]}, the site has {recipe.sha256[:12]}")
     if not 1 <= plan.round <= recipe.rounds.count:
         raise RefusedError(f"{plan.site}: plan is for round {plan.round}, the recipe has {recipe.rounds.count}")
+    if desk.guard is not None and plan.choices:
+        # Which of several fits the patients best would be told without noise.
+        raise RefusedError(f"{plan.site}: is offered {1 + len(plan.choices)} adapters to choose from, under privacy it takes one")
     if recipe.privacy is not None and desk.guard is None:
         raise RefusedError(f"{plan.site}: recipe {recipe.name} asks for epsilon {recipe.privacy.epsilon:g}, and the site keeps no ledger")
 
@@ -172,11 +175,12 @@ def _fitted(plan: Plan, desk: _Desk, start: Adapter, granted: Granted | None) ->
         stretch=Stretch(before=(plan.round - 1) * steps, total=recipe.rounds.count * steps),
         pull=pull,
         with_variate=rule.variate,
-        mechanism=_mechanism(recipe, granted) if granted else None,
+        mechanism=mechanism_of(recipe, granted) if granted else None,
     )
 
 
-def _mechanism(recipe: Recipe, granted: Granted) -> Mechanism:
+def mechanism_of(recipe: Recipe, granted: Granted) -> Mechanism:
+    """What the ledger was charged for, at the start of the round's keystream."""
     assert recipe.privacy is not None
     return Mechanism(
         noise_multiplier=granted.noise_multiplier,

@@ -121,6 +121,12 @@ def test_a_round_that_was_broken_off_is_done_again_with_the_same_draws(
     assert elsewhere.delta != update.delta
 
 
+def test_a_choice_between_adapters_is_refused_whoever_offers_it(private: Bench, site: SiteData, guard: Guard) -> None:
+    plan = plan_of(private, choices=(first_adapter(private),))
+    assert refused(private, site, guard, plan) == "aintree: is offered 2 adapters to choose from, under privacy it takes one"
+    assert charges(guard) == []
+
+
 def test_without_a_ledger_nothing_leaves(private: Bench, site: SiteData) -> None:
     assert refused(private, site, None) == "aintree: recipe tiny asks for epsilon 8, and the site keeps no ledger"
 
