@@ -280,7 +280,14 @@ def test_words_from_elsewhere_are_escaped(tmp_path):
     results["title"] = "<script>alert(1)</script> & $x_$"
     results["sites"]["wigan"]["title"] = results["sites"]["wigan"]["verdict_text"] = '<img src="http://x" onerror=1> $\\frac$ 広州'
     results["rounds"][2]["refused"] = {"wigan": "<b>no</b>"}
-    results["privacy"] = {"epsilon": "<i>2</i>"}
+    results["privacy"] = {
+        "epsilon": 2.0,
+        "delta": 1e-5,
+        "unit": "<i>patient</i>",
+        "neighbours": "<i>add</i>",
+        "noise": "<i>simulated</i>",
+        "sites": {"<i>wigan</i>": {"joined": False}},
+    }
     page = written(tmp_path, results, {"wigan": [Film(image=np.zeros((8, 12), np.uint8), caption="<i>$\\alpha")]})
     assert page.unbalanced == []
     assert not any(page.all(tag) for tag in ("script", "i"))
