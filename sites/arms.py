@@ -111,15 +111,22 @@ def as_seen(bench: Bench, first: Adapter, shared: Checkpoint, data: Mapping[Site
     """The rounds with every site's own validation numbers, which a simulation may look up where the sites themselves withhold them."""
     history = []
     for record in shared.history:
-        before = checkpoint.load(checkpoint.path_of(folder / "shared", record.round - 1)) if record.round > 1 else None
         found = dict(record.evaluations)
-        for site in set(record.answered) - set(found):
-            start = bench.strategy.down(
-                before.adapter if before else bench.strategy.first(first), before.state if before else State(), site
-            )
-            found[site] = validated(bench, start, data[site])
+        withheld = set(record.answered) - set(found)
+        if withheld:
+            before = _before(bench, first, record.round, folder / "shared")
+            found |= {site: validated(bench, bench.strategy.down(*before, site), data[site]) for site in withheld}
         history.append(replace(record, evaluations=found))
     return tuple(history)
+
+
+def _before(bench: Bench, first: Adapter, number: int, folder: Path) -> tuple[Adapter, State]:
+    """What round `number` began from."""
+    if number == 1:
+        start = bench.strategy.first(first)
+        return start, bench.strategy.init(start)
+    done = checkpoint.load(checkpoint.path_of(folder, number - 1))
+    return done.adapter, done.state
 
 
 def validated(bench: Bench, adapter: Adapter, own: LocalData) -> dict[str, float]:
