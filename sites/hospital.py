@@ -4,14 +4,12 @@
 """
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from pydantic import Field
 
 from rainhill.config import ColumnsConfig, DataConfig, Fraction, Section, SiteConfig
 from rainhill.errors import ConfigError
+from rainhill.files import alone
 from sites import anatomy, cases, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture
 from sites.phantom import FINDINGS, Case, Patient
 from sites.population import PopulationConfig, ProjectionConfig
@@ -89,19 +88,10 @@ def write(hospital: HospitalConfig, folder: Path, *, seed: int, threads: int | N
         raise ConfigError(f"{hospital.name}: has no [phantom] to draw")
     mark = {"hospital": hospital.name, "seed": seed, "sha256": fingerprint(hospital, seed=seed)}
     # Two runs may want the same hospital at once: the second waits, and finds it drawn.
-    with _alone(folder):
+    with alone(folder.with_name(f".{folder.name}.lock")):
         if not is_complete(folder, mark):
             _draw(hospital, config, folder, mark, seed=seed, threads=threads)
     return folder
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """While the block lasts no other process is in it for this folder; a process that dies lets go."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _draw(hospital: HospitalConfig, config: PhantomConfig, folder: Path, mark: dict[str, Any], *, seed: int, threads: int | None) -> None:

@@ -1,10 +1,7 @@
 """Charging a round to a site's ledger before its first step, and once: sigma is solved when the site joins the run, and then stays."""
 
-import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +14,7 @@ from client.privacy.guard import Guard, admit, digest, key_path
 from client.privacy.ledger import Ledger
 from client.privacy.randomness import commitment, fresh_key, simulated_key
 from rainhill.errors import RefusedError
-from rainhill.files import write_whole
+from rainhill.files import alone, write_whole
 from rainhill.messages import Plan
 from rainhill.recipe import PrivacySection, Recipe
 
@@ -46,7 +43,9 @@ def charge(guard: Guard, plan: Plan, recipe: Recipe) -> Granted:
     Raises RefusedError where the run, the data set or every patient would spend more than is allowed.
     """
     asked = admit(guard.config, recipe)
-    with _alone(guard.folder):
+    guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Two processes of one site could each find a budget that is enough for one of them.
+    with alone(guard.folder / ".lock"):
         joined = _joined(guard, plan, recipe, asked)
         update, numbers = _begun(guard, plan) or _charged(guard, plan, recipe, asked, joined)
     return Granted(
@@ -55,18 +54,15 @@ def charge(guard: Guard, plan: Plan, recipe: Recipe) -> Granted:
         expected_patients=joined.sample_rate * joined.patients,
         drawable=_members(guard, guard.train, update),
         key=key_path(guard, plan).read_bytes(),
-        numbers=Phase(noise_multiplier=numbers.noise_multiplier, sample_rate=numbers.sample_rate) if numbers else None,
+        numbers=numbers.phase if numbers else None,
         val_drawable=_members(guard, guard.val, numbers) if numbers else None,
     )
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two processes of one site could each find a budget that is enough for one of them; a process that dies lets go."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def terms(recipe: Recipe, asked: PrivacySection, patients: int) -> tuple[Phase, int]:
+    """What a site of so many patients adds and draws in each step of a run, and how many steps the whole run has."""
+    rate, steps = min(1.0, recipe.rounds.patients_per_step / patients), recipe.rounds.count * recipe.rounds.steps
+    return Phase(noise_multiplier=accountant.noise_multiplier(asked.epsilon, asked.delta, rate, steps), sample_rate=rate), steps
 
 
 def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection) -> Joined:
@@ -78,8 +74,7 @@ def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection) -> 
                 raise RefusedError(f"run {plan.run}: the {what} was {expected[:12]} when the site joined and is {got[:12]} now")
         return known
     patients = guard.config.declared_patients or len(guard.train)
-    rate = min(1.0, recipe.rounds.patients_per_step / patients)
-    steps = recipe.rounds.count * recipe.rounds.steps
+    phase, steps = terms(recipe, asked, patients)
     joined = Joined(
         run=plan.run,
         recipe=recipe.sha256,
@@ -87,8 +82,8 @@ def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection) -> 
         patients=patients,
         epsilon=asked.epsilon,
         delta=asked.delta,
-        noise_multiplier=accountant.noise_multiplier(asked.epsilon, asked.delta, rate, steps),
-        sample_rate=rate,
+        noise_multiplier=phase.noise_multiplier,
+        sample_rate=phase.sample_rate,
         steps=steps,
     )
     guard.ledger.append(joined)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from client.privacy import accountant, budget
+from client.privacy import budget
 from client.privacy.accountant import Phase, combined
+from client.privacy.charging import terms
 from client.privacy.events import Charged
 from client.privacy.guard import admit
 from client.privacy.statement import Claim, Snapshot, claim
@@ -62,11 +63,10 @@ def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyCon
 
 
 def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfig | None) -> Cost | None:
-    asked, rounds = recipe.privacy, recipe.rounds
+    asked = recipe.privacy
     if asked is None:
         return None
-    rate, steps = min(1.0, rounds.patients_per_step / patients), rounds.count * rounds.steps
-    phase = Phase(noise_multiplier=accountant.noise_multiplier(asked.epsilon, asked.delta, rate, steps), sample_rate=rate)
+    phase, steps = terms(recipe, asked, patients)
     delta, limit = (privacy.delta, privacy.epsilon) if privacy else (asked.delta, None)
     histories = budget.histories(ledger)
     before = budget.most_spent(histories, delta)
@@ -74,8 +74,8 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
     able = budget.affordable(list(histories), histories, phase, steps, epsilon=limit, delta=delta) if limit else []
     return Cost(
         noise_multiplier=phase.noise_multiplier,
-        sample_rate=rate,
-        rounds=rounds.count,
+        sample_rate=phase.sample_rate,
+        rounds=recipe.rounds.count,
         steps=steps,
         run=claim({phase: steps}, asked.delta),
         before=claim(before, delta),
