@@ -11,8 +11,9 @@ from client.privacy import accountant, budget
 from client.privacy.accountant import Phase
 from client.privacy.events import Charged, Joined, Members
 from client.privacy.guard import Guard, admit, digest, key_path
-from client.privacy.ledger import Ledger
 from client.privacy.randomness import commitment, fresh_key, simulated_key
+from client.privacy.statement import Snapshot
+from rainhill.config import PrivacyConfig
 from rainhill.errors import RefusedError
 from rainhill.files import alone, write_whole
 from rainhill.messages import Plan
@@ -37,6 +38,13 @@ class Granted:
     """(V,) which validation patients those numbers may be of."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Paid:
+    charge: Charged
+    members: Members
+    """Those it was made for."""
+
+
 def charge(guard: Guard, plan: Plan, recipe: Recipe) -> Granted:
     """Writes into the ledger what the round will spend, before it is spent; a round that was charged and broken off is not charged again.
 
@@ -46,16 +54,18 @@ def charge(guard: Guard, plan: Plan, recipe: Recipe) -> Granted:
     guard.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Two processes of one site could each find a budget that is enough for one of them.
     with alone(guard.folder / ".lock"):
-        joined = _joined(guard, plan, recipe, asked)
-        update, numbers = _begun(guard, plan) or _charged(guard, plan, recipe, asked, joined)
+        # Read once: every reading goes down the whole chain.
+        before = Snapshot(parsed=guard.ledger.events())
+        joined = _joined(guard, plan, recipe, asked, before)
+        update, numbers = _begun(guard, plan, before) or _charged(guard, plan, recipe, asked, joined, before)
     return Granted(
         noise_multiplier=joined.noise_multiplier,
         sample_rate=joined.sample_rate,
         expected_patients=joined.sample_rate * joined.patients,
-        drawable=_members(guard, guard.train, update),
+        drawable=_drawable(guard.train, update.members),
         key=key_path(guard, plan).read_bytes(),
-        numbers=numbers.phase if numbers else None,
-        val_drawable=_members(guard, guard.val, numbers) if numbers else None,
+        numbers=numbers.charge.phase if numbers else None,
+        val_drawable=_drawable(guard.val, numbers.members) if numbers else None,
     )
 
 
@@ -65,9 +75,9 @@ def terms(recipe: Recipe, asked: PrivacySection, patients: int) -> tuple[Phase, 
     return Phase(noise_multiplier=accountant.noise_multiplier(asked.epsilon, asked.delta, rate, steps), sample_rate=rate), steps
 
 
-def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection) -> Joined:
+def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection, before: Snapshot) -> Joined:
     """The terms on which the site takes part in the run: sigma is solved once, for all steps of all rounds."""
-    known = next((event for event in _events(guard.ledger, Joined) if event.run == plan.run), None)
+    known = next((event for event in _events(before, Joined) if event.run == plan.run), None)
     if known is not None:
         for what, got, expected in (("recipe", recipe.sha256, known.recipe), ("data", guard.cohort, known.cohort)):
             if got != expected:
@@ -90,23 +100,30 @@ def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection) -> 
     return joined
 
 
-def _begun(guard: Guard, plan: Plan) -> tuple[Charged, Charged | None] | None:
-    """The charges of this very plan, where its key is still there."""
+def _begun(guard: Guard, plan: Plan, before: Snapshot) -> tuple[_Paid, _Paid | None] | None:
+    """What was paid for this very plan, where its key is still there."""
     path = key_path(guard, plan)
     if not path.exists():
         return None
     sought = commitment(path.read_bytes()), digest(guard, plan)
-    found = {event.what: event for event in _events(guard.ledger, Charged) if (event.draw, event.plan) == sought}
+    members = {event.digest: event for event in _events(before, Members)}
+    found = {
+        event.what: _Paid(charge=event, members=members[event.members])
+        for event in _events(before, Charged)
+        if (event.draw, event.plan) == sought
+    }
     return (found["update"], found.get("numbers")) if "update" in found else None
 
 
-def _charged(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection, joined: Joined) -> tuple[Charged, Charged | None]:
+def _charged(
+    guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection, joined: Joined, before: Snapshot
+) -> tuple[_Paid, _Paid | None]:
     config = guard.config
     phase, steps = Phase(noise_multiplier=joined.noise_multiplier, sample_rate=joined.sample_rate), recipe.rounds.steps
-    budget.refuse_beyond_run(guard.ledger, plan.run, phase, steps, epsilon=asked.epsilon, delta=asked.delta)
+    budget.refuse_beyond_run(before, plan.run, phase, steps, epsilon=asked.epsilon, delta=asked.delta)
     if config.epsilon_per_cohort is not None:
-        budget.refuse_beyond_cohort(guard.ledger, guard.cohort, phase, steps, epsilon=config.epsilon_per_cohort, delta=config.delta)
-    able = _able(guard, guard.train, phase, steps)
+        budget.refuse_beyond_cohort(before, guard.cohort, phase, steps, epsilon=config.epsilon_per_cohort, delta=config.delta)
+    able = _able(config, guard.train, phase, steps, before)
     if not able.patients:
         raise RefusedError(f"round {plan.round}: no patient is left whose budget of epsilon {config.epsilon:g} allows another round")
     key = fresh_key() if guard.seed is None else simulated_key((*guard.seed, plan.round))
@@ -116,39 +133,38 @@ def _charged(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection, jo
     common = {"run": plan.run, "recipe": recipe.sha256, "round": plan.round, "cohort": guard.cohort, "delta": asked.delta}
     common |= {"draw": commitment(key), "plan": digest(guard, plan)}
 
-    def charged(what: str, members: Members, one: Phase, count: int) -> Charged:
-        terms = {"noise_multiplier": one.noise_multiplier, "sample_rate": one.sample_rate, "steps": count}
-        return Charged.model_validate({**common, **terms, "what": what, "members": members.digest})
+    def paid(what: str, members: Members, one: Phase, count: int) -> _Paid:
+        of_phase = {"noise_multiplier": one.noise_multiplier, "sample_rate": one.sample_rate, "steps": count}
+        made = Charged.model_validate({**common, **of_phase, "what": what, "members": members.digest})
+        return _Paid(charge=made, members=members)
 
-    groups, charges = [able], [charged("update", able, phase, steps)]
+    update, numbers = paid("update", able, phase, steps), None
     if config.release == "noised":
-        numbers = _numbers_phase(guard, recipe, asked)
-        groups.append(_able(guard, guard.val, numbers, 1))
-        charges.append(charged("numbers", groups[-1], numbers, 1))
-    known = {event.digest for event in _events(guard.ledger, Members)}
-    guard.ledger.append(*(members for members in groups if members.digest not in known), *charges)
-    return charges[0], charges[1] if len(charges) > 1 else None
+        plain = _numbers_phase(config, recipe, asked)
+        numbers = paid("numbers", _able(config, guard.val, plain, 1, before), plain, 1)
+    all_paid = [update] if numbers is None else [update, numbers]
+    known = {event.digest for event in _events(before, Members)}
+    guard.ledger.append(*(one.members for one in all_paid if one.members.digest not in known), *(one.charge for one in all_paid))
+    return update, numbers
 
 
-def _members(guard: Guard, patients: Sequence[str], charge: Charged) -> NDArray[np.bool_]:
+def _drawable(patients: Sequence[str], members: Members) -> NDArray[np.bool_]:
     """(P,) which of these patients a charge was made for."""
-    members = next(event for event in _events(guard.ledger, Members) if event.digest == charge.members)
     able = set(members.patients)
     return np.array([patient in able for patient in patients], dtype=np.bool_)
 
 
-def _able(guard: Guard, patients: Sequence[str], phase: Phase, steps: int) -> Members:
+def _able(config: PrivacyConfig, patients: Sequence[str], phase: Phase, steps: int, before: Snapshot) -> Members:
     """Those of them whose budget allows so many steps more."""
-    histories = budget.histories(guard.ledger)
-    may = budget.affordable(patients, histories, phase, steps, epsilon=guard.config.epsilon, delta=guard.config.delta)
+    may = budget.affordable(patients, budget.histories(before), phase, steps, epsilon=config.epsilon, delta=config.delta)
     return Members.of([patient for patient, can in zip(patients, may, strict=True) if can])
 
 
-def _numbers_phase(guard: Guard, recipe: Recipe, asked: PrivacySection) -> Phase:
+def _numbers_phase(config: PrivacyConfig, recipe: Recipe, asked: PrivacySection) -> Phase:
     """One plain Gaussian release a round."""
-    sigma = accountant.noise_multiplier(guard.config.release_epsilon, asked.delta, 1.0, recipe.rounds.count)
+    sigma = accountant.noise_multiplier(config.release_epsilon, asked.delta, 1.0, recipe.rounds.count)
     return Phase(noise_multiplier=sigma, sample_rate=1.0)
 
 
-def _events(ledger: Ledger, kind: type[Event]) -> Iterator[Event]:
-    return (event for event in ledger.events() if isinstance(event, kind))
+def _events(before: Snapshot, kind: type[Event]) -> Iterator[Event]:
+    return (event for event in before.events() if isinstance(event, kind))

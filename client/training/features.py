@@ -29,10 +29,6 @@ class Features:
         rows = [self.images_of[patient][rng.integers(len(self.images_of[patient]))] for patient in chosen]
         return torch.from_numpy(np.asarray(rows))
 
-    def rows(self, indices: torch.Tensor) -> torch.Tensor:
-        """(n,) places -> (n, …) float32 hidden states, however they are kept."""
-        return self.hidden[indices]
-
 
 def compute(net: Net, cohort: Cohort, task: Task, *, cache: PrefixCache | None = None) -> Features:
     return compute_views(net, cohort, task, AugmentationSection(views=0), seed=(), cache=cache)
