@@ -14,10 +14,11 @@ from pathlib import Path
 from client.privacy.chain import START, Entry, Head, checked, following
 from client.privacy.events import Event, Opened
 from rainhill.errors import LedgerError
-from rainhill.files import write_whole
+from rainhill.files import alone, write_whole
 
 LEDGER = "ledger.sqlite"
 HEAD = "ledger.head"
+LOCK = "ledger.lock"
 WAIT_S = 30.0
 """For another process to finish its own append."""
 _TABLE = (
@@ -111,10 +112,17 @@ class Ledger:
     def _create(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # SQLite gives the files that it adds the same rights.
-            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+            # SQLite does not wait for its lock while the journal mode is changed.
+            with alone(self.path.with_name(LOCK)):
+                if not self.path.exists():
+                    # SQLite gives the files that it adds the same rights. A descriptor of a file that another thread may have open in
+                    # SQLite is never to be closed: that drops all POSIX locks of the process on it, SQLite's own too.
+                    os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                self._write_first()
         except OSError as error:
             raise LedgerError(f"{self.path}: cannot be created: {error.strerror}") from error
+
+    def _write_first(self) -> None:
         with self._opened("cannot be created") as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             with _transaction(connection):

@@ -227,10 +227,12 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, charge):
 def in_a_child(act):
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             act()
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     return child
 
 
@@ -257,23 +259,24 @@ def test_after_a_kill_everything_that_had_been_appended_is_there(tmp_path, charg
         assert rounds in ([one for one in range(1, last + 1) for _ in (0, 1)] for last in (returned, returned + 1))
 
 
-def test_two_processes_and_four_threads_append_at_once(tmp_path, charge):
-    def append_ten():
-        ledger = Ledger.open(tmp_path, site="aintree")
-        for number in range(10):
-            ledger.append(charge(number))
+def test_two_processes_and_four_threads_open_one_that_is_new_and_append(tmp_path, charge):
+    for folder in (tmp_path / str(attempt) for attempt in range(10)):
 
-    children = [in_a_child(append_ten) for _ in range(2)]
-    threads = [threading.Thread(target=append_ten) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for child in children:
-        os.waitpid(child, 0)
-    ledger = Ledger.open(tmp_path, site="aintree")
-    assert ledger.verify() == 61
-    assert f'"seq": {61}' in ledger.head.read_text()
+        def append_ten(folder=folder):
+            ledger = Ledger.open(folder, site="aintree")
+            for number in range(10):
+                ledger.append(charge(number))
+
+        children = [in_a_child(append_ten) for _ in range(2)]
+        threads = [threading.Thread(target=append_ten) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+        ledger = Ledger.open(folder, site="aintree")
+        assert ledger.verify() == 61
+        assert f'"seq": {61}' in ledger.head.read_text()
 
 
 def test_ten_thousand_entries_are_verified_in_well_under_a_second(tmp_path, charge):
