@@ -26,7 +26,7 @@ from server.rounds import run_rounds
 from sites import arms
 from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
 from sites.cli import HERE, RECIPES, cache_folder
-from sites.consortium import find_sites
+from sites.consortium import find_sites, find_source
 from sites.evaluate import auroc_of
 from sites.inline import collect_inline
 
@@ -86,7 +86,8 @@ def measured(recipe: Recipe, sites_folder: Path, out: Path) -> Scores:
     started = time.monotonic()
     bench = open_bench(recipe, RECIPES)
     data = {site.name: open_site(bench, site, cache_folder()) for site in find_sites(recipe, sites_folder)}
-    first = first_adapter(bench)
+    source = find_source(sites_folder) if recipe.lora.init == "gradient" else None
+    first = first_adapter(bench, open_site(bench, source, cache_folder()) if source else None)
     by_arm = {
         "base": {site: auroc_of(bench, own, first).value for site, own in data.items()},
         "alone": alone(bench, first, data, out),

@@ -43,6 +43,8 @@ PathName = Annotated[Path, AfterValidator(_possible_path)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Precision = Literal["float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
+BasePrecision = Literal["auto", "float32", "bfloat16", "nf4"]
 
 
 class ColumnsConfig(Section):

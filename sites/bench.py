@@ -15,7 +15,7 @@ from client.training.features import Features
 from client.training.prefix import PrefixCache
 from client.training.start import begin
 from rainhill.adapter import Adapter
-from rainhill.config import PrivacyConfig
+from rainhill.config import BasePrecision, Device, PrivacyConfig
 from rainhill.errors import ConfigError, DataError
 from rainhill.recipe import Recipe
 from sites import hospital
@@ -43,14 +43,15 @@ class SiteData(LocalData):
     """What the site itself demands."""
 
 
-def open_bench(recipe: Recipe, folder: Path) -> Bench:
-    """`folder` is where the recipe's relative paths begin."""
+def open_bench(recipe: Recipe, folder: Path, *, device: Device = "cpu", precision: BasePrecision = "float32") -> Bench:
+    """`folder` is where the recipe's relative paths begin. Raises ConfigError where this machine has no such device."""
     task = tasks.from_section(recipe.task)
     net = models.load(recipe.base, lora=recipe.lora, outputs=task.outputs, folder=folder)
     pattern = recipe.lora.modules
     modules = lora.attach(net, name=lora.SHARED, pattern=pattern, rank=recipe.lora.rank, alpha=recipe.lora.alpha)
     lora.attach(net, name=lora.PRIVATE, pattern=pattern, rank=recipe.private.rank, alpha=recipe.private.alpha)
     lora.activate(net, [lora.SHARED])
+    models.place(net, device=device, precision=precision)
     return Bench(recipe=recipe, strategy=strategies.from_recipe(recipe), task=task, net=net, modules=modules)
 
 

@@ -17,6 +17,7 @@ from rainhill.text import did_you_mean, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rainhill.config import BasePrecision, Device
     from sites.runs import Engine
 
 HERE = Path(__file__).parent
@@ -36,6 +37,17 @@ SEEDS = 2**63
     "--engine",
     type=click.Choice(["inline", "flower"]),
     help="inline: all sites in this process. flower: Flower's simulation engine on Ray, also on a cluster.  [default: inline]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where networks compute; auto takes a GPU where there is one, and another device gives other numbers.  [default: cpu]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "nf4"]),
+    help="Of the frozen base model's weights; adapters are float32. auto: float32 on the CPU, bfloat16 on a GPU, or nf4 (4 bits, by "
+    "bitsandbytes) where the GPU is too small for that.  [default: float32]",
 )
 @click.option("--seed", type=click.IntRange(min=0, max=SEEDS - 1), help="In place of the recipe's own seed.")
 @click.option(
@@ -58,6 +70,8 @@ def simulate(
     recipe: str | None,
     sites_folder: Path | None,
     engine: Engine | None,
+    device: Device | None,
+    precision: BasePrecision | None,
     seed: int | None,
     resume: Path | None,
     compare: str | None,
@@ -80,13 +94,17 @@ def simulate(
     if compare is not None:
         if resume is not None or seed is not None or engine is not None:
             raise ConfigError("--compare takes --seeds, and goes on by itself in its --out: give no --resume, --engine or --seed with it")
+        if device is not None or precision is not None:
+            raise ConfigError("--compare computes on the CPU, in float32: give no --device or --precision with it")
         _compare(recipe or "demo", compare, seeds, sites_folder or HERE, out)
         return
     if seeds is not None:
         raise ConfigError("--seeds goes with --compare; one run takes --seed")
     if resume is not None:
-        if recipe or sites_folder or seed is not None or out:
-            raise ConfigError("--resume goes on with a run as it began: give no RECIPE, --sites, --seed or --out with it")
+        if recipe or sites_folder or seed is not None or out or device or precision:
+            raise ConfigError(
+                "--resume goes on with a run as it began: give no RECIPE, --sites, --seed, --device, --precision or --out with it"
+            )
         run = resumed(resume, engine)
     else:
         chosen, path = _read(recipe or "demo", seed)
@@ -96,6 +114,8 @@ def simulate(
             recipe_folder=path.parent,
             sites_folder=sites_folder or HERE,
             engine=engine or "inline",
+            device=device or "cpu",
+            precision=precision or "float32",
         )
     # What is wrong with a file is told before torch is imported, which takes seconds.
     with _said_of(f"recipe {run.recipe.name}"):

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from client.privacy.guard import Guard
+from rainhill.config import BasePrecision, Device
 from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from rainhill.recipe import Recipe
@@ -39,6 +40,8 @@ class Workshop:
     sites: tuple[SiteId, ...]
     threads: int
     """torch threads of one fit; the same number gives the same sums as the inline engine."""
+    device: Device = "cpu"
+    precision: BasePrecision = "float32"
 
     def __hash__(self) -> int:
         # A recipe may hold tables, which have no hash of their own.
@@ -139,7 +142,7 @@ def _bench(workshop: Workshop) -> Bench:
     import torch
 
     torch.set_num_threads(workshop.threads)
-    return open_bench(workshop.recipe, workshop.recipe_folder)
+    return open_bench(workshop.recipe, workshop.recipe_folder, device=workshop.device, precision=workshop.precision)
 
 
 @cache

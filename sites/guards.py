@@ -19,13 +19,16 @@ from sites.bench import Bench, SiteData
 def guard_of(bench: Bench, site: SiteId, own: LocalData, folder: Path) -> Guard | None:
     """None where neither the recipe nor the site asks for privacy. `folder` is what the site keeps of this run.
 
-    A site without a [privacy] of its own allows what the recipe asks: each run has a ledger to itself, so runs do not add up here.
+    A site without a [privacy] of its own allows what the recipe asks, and declares how many train where updates are weighed by that: each
+    run has a ledger to itself, so runs do not add up here.
     """
     if not isinstance(own, SiteData):
         return None
     asked, config = bench.recipe.privacy, own.privacy
+    train = own.cohort.part("train").pseudonyms
     if config is None and asked is not None:
-        config = PrivacyConfig(epsilon=asked.epsilon, delta=asked.delta)
+        declared = None if bench.recipe.strategy.weights == "equal" else len(train)
+        config = PrivacyConfig(epsilon=asked.epsilon, delta=asked.delta, declared_patients=declared)
     if config is None:
         return None
     return Guard(
@@ -34,7 +37,7 @@ def guard_of(bench: Bench, site: SiteId, own: LocalData, folder: Path) -> Guard 
         ledger=Ledger.open(folder, site=site),
         folder=folder,
         cohort=own.cohort.fingerprint(),
-        train=own.cohort.part("train").pseudonyms,
+        train=train,
         val=own.cohort.part("val").pseudonyms,
         seed=site_seed(bench.recipe.seed, site, 0),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rainhill.config import Section, parse
+from rainhill.config import BasePrecision, Device, Section, parse
 from rainhill.errors import ConfigError
 from rainhill.files import write_whole
 from rainhill.messages import SiteId
@@ -31,6 +31,8 @@ class _Began(Section):
     cohorts: dict[str, str]
     """Site -> fingerprint of its data."""
     engine: Engine
+    device: Device = "cpu"
+    precision: BasePrecision = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,9 @@ class Run:
     """Where relative paths of the recipe begin."""
     sites_folder: Path
     engine: Engine
+    device: Device = "cpu"
+    precision: BasePrecision = "float32"
+    """Of the base model's weights."""
 
     @property
     def checkpoints(self) -> Path:
@@ -72,6 +77,8 @@ class Run:
             },
             "cohorts": dict(cohorts),
             "engine": self.engine,
+            "device": self.device,
+            "precision": self.precision,
         }
 
 
@@ -120,6 +127,8 @@ def resumed(folder: Path, engine: Engine | None = None) -> Run:
         recipe_folder=Path(began.recipe_folder),
         sites_folder=Path(began.sites_folder),
         engine=engine or began.engine,
+        device=began.device,
+        precision=began.precision,
     )
 
 

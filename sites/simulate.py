@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +59,9 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
     clock = Clock()
     started = time.monotonic()
     recipe = run.recipe
-    bench = open_bench(recipe, run.recipe_folder)
+    bench = open_bench(recipe, run.recipe_folder, device=run.device, precision=run.precision)
+    # What `auto` came to here: a resumed run goes on with that, or not at all.
+    run = replace(run, device=bench.net.compute.device, precision=bench.net.compute.precision)
     sites = consortium.find_sites(recipe, run.sites_folder)
     source = consortium.find_source(run.sites_folder)
     progress.start(total=len(sites) + (source is not None) + (len(sites) + 2) * recipe.rounds.count + 2)
@@ -158,6 +160,8 @@ def _federate(
         memory=memory.resolve(),
         sites=tuple(names),
         threads=threads(),
+        device=run.device,
+        precision=run.precision,
     )
     return run_on_flower(workshop, rounds)
 
@@ -213,6 +217,7 @@ def _what_was_run(run: Run, bench: Bench) -> dict[str, Any]:
         "recipe_sha256": recipe.sha256,
         "seed": recipe.seed,
         "engine": run.engine,
+        "compute": asdict(bench.net.compute),
         "task": recipe.task.name,
         "strategy": recipe.strategy.described(),
         "encoding": recipe.compression.encoding,

@@ -7,12 +7,13 @@ from pathlib import Path
 from torch import nn
 
 import client.models as _package
-from client.models._net import Net
+from client.models._compute import place
+from client.models._net import Compute, Net
 from rainhill import config, plugins
 from rainhill.errors import BaseModelError
 from rainhill.recipe import BaseSection, LoraSection
 
-__all__ = ["Net", "digest", "find_weights", "load"]
+__all__ = ["Compute", "Net", "digest", "find_weights", "load", "place"]
 
 EMBEDDED = Path(__file__).parent / "weights"
 _PINNED = ("config.json", "preprocessor_config.json", "*.safetensors")

@@ -2,11 +2,21 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where a network computes, and how its frozen weights are held."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16", "nf4"] = "float32"
 
 
 class Net(nn.Module):
@@ -14,7 +24,10 @@ class Net(nn.Module):
 
     `prefix` (N, 1, S, S) -> hidden states, the same for every adapter, so each image needs it only once.
     `forward` hidden states -> (N, K) logits.
+    Both take and give tensors in main memory, wherever the network computes.
     """
+
+    compute = Compute()
 
     size: int
     """Side of the square image it takes, in pixels."""

@@ -46,6 +46,10 @@ def admit(config: PrivacyConfig, recipe: Recipe) -> PrivacySection:
         raise RefusedError(f"recipe {recipe.name} asks for epsilon {asked.epsilon:g} in one run, the site allows {limit:g}")
     if asked.delta > config.delta:
         raise RefusedError(f"recipe {recipe.name} asks for delta {asked.delta:g}, the site allows {config.delta:g}")
+    if recipe.strategy.weights != "equal" and config.declared_patients is None and config.release != "suppressed":
+        raise RefusedError(
+            f"recipe {recipe.name} weighs updates by patients, and the site's file tells no number: declared_patients in [privacy]"
+        )
     return asked
 
 

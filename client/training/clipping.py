@@ -32,7 +32,7 @@ def clipped_sum(
 
     `patients` holds each patient's rows of `features`. |g_p| is the l2 norm over all `parameters` together.
     """
-    totals = {name: torch.zeros(parameter.shape, dtype=torch.float64) for name, parameter in parameters.items()}
+    totals = {name: torch.zeros_like(parameter, dtype=torch.float64) for name, parameter in parameters.items()}
     losses: list[float] = []
     with recorded(net, parameters) as samples:
         for part in _parts(patients):
@@ -52,6 +52,7 @@ def clipped_sum(
 
 def _clipped(samples: Samples, parameters: Mapping[str, nn.Parameter], owners: Tensor, max_grad_norm: float) -> dict[str, Tensor]:
     """Of one pass: (N,) owners of its images, numbered from 0."""
+    owners = owners.to(next(iter(parameters.values())).device)
     images_of = torch.bincount(owners)
     # A parameter that took no part in the pass has no gradient, and its sum stays zero.
     taking_part = {name: parameter for name, parameter in parameters.items() if parameter in samples}
@@ -71,7 +72,7 @@ def _means(gradients: Tensor, owners: Tensor, images_of: Tensor) -> Tensor:
     """(N, d) of images -> (P, d), each patient's mean over its images."""
     if len(images_of) == len(owners):
         return gradients
-    return torch.zeros(len(images_of), gradients.shape[1]).index_add_(0, owners, gradients / images_of[owners, None])
+    return gradients.new_zeros(len(images_of), gradients.shape[1]).index_add_(0, owners, gradients / images_of[owners, None])
 
 
 def _parts(patients: Sequence[Array]) -> Iterator[list[Array]]:

@@ -22,7 +22,7 @@ def set_core(lora_b: nn.Module, core: Array | None) -> None:
     if present is None or present.shape != core.shape:
         # A layer of its own, so that whatever is done layer by layer finds it; its name lies within a LoRA layer's.
         layer: nn.Linear = nn.utils.skip_init(nn.Linear, *core.shape, bias=False)  # type: ignore[no-untyped-call]
-        layer.requires_grad_(False)
+        layer.requires_grad_(False).to(lora_b.get_parameter("weight").device)
         setattr(lora_b, _CORE, layer)
         present = layer.get_parameter("weight")
     present.copy_(torch.from_numpy(np.array(core)))
@@ -40,7 +40,9 @@ def set_residual(layer: Any, residual: Pair | None, *, scale: float) -> None:
     if residual is None or residual.rank == 0:
         setattr(layer, _RESIDUAL, None)
         return
-    setattr(layer, _RESIDUAL, (torch.from_numpy(np.array(residual.a)), torch.from_numpy(scale * np.array(residual.b))))
+    device = layer.get_base_layer().weight.device
+    factors = (np.array(residual.a), scale * np.array(residual.b))
+    setattr(layer, _RESIDUAL, tuple(torch.from_numpy(one).to(device) for one in factors))
     if not hasattr(layer, _HOOKED):
         setattr(layer, _HOOKED, layer.register_forward_hook(_add_residual))
 

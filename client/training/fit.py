@@ -114,7 +114,9 @@ def fit(
             f"training diverged: the loss of step {step} is {known[step - 1]}; "
             f"learning_rate = {section.learning_rate} or weight_decay = {section.weight_decay} is too high"
         )
-    return Fitted(steps=section.steps, losses=known, variate={name: (total / section.steps).numpy() for name, total in totals.items()})
+    return Fitted(
+        steps=section.steps, losses=known, variate={name: (total / section.steps).cpu().numpy() for name, total in totals.items()}
+    )
 
 
 _Take = Callable[[Mapping[str, torch.nn.Parameter], AbstractSet[str]], float | None]
@@ -186,4 +188,4 @@ def _add(pull: Pull, parameters: Mapping[str, torch.nn.Parameter]) -> None:
 def _at_full_rank(array: Array, parameter: torch.nn.Parameter) -> torch.Tensor:
     """Zeros beside an array of lower rank, as the parameter has them; a convolution's is flat in the adapter."""
     shape = tuple(parameter.flatten(1).shape if parameter.ndim > 1 else parameter.shape)
-    return torch.from_numpy(padded(array, shape)).reshape(parameter.shape)
+    return torch.from_numpy(padded(array, shape)).reshape(parameter.shape).to(parameter.device)

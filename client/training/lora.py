@@ -92,7 +92,7 @@ def draw(net: Net, *, name: str, with_head: bool, seed: int) -> Adapter:
 
 def read_adapter(net: Net, *, name: str, with_head: bool) -> Adapter:
     """A copy of the current values of one set of pairs, and of the head with it."""
-    arrays = {key: parameter.detach().numpy().reshape(shape) for key, (parameter, shape) in _parameters(net, name).items()}
+    arrays = {key: parameter.detach().cpu().numpy().reshape(shape) for key, (parameter, shape) in _parameters(net, name).items()}
     return Adapter(arrays | (read_head(net) if with_head else {}))
 
 
@@ -161,11 +161,11 @@ def trainable(net: Net, *, name: str, with_head: bool, with_norms: bool = False)
 
 
 def read_norms(net: Net) -> dict[str, Array]:
-    return {NORM + key: np.array(net.get_parameter(key).detach().numpy()) for key in net.base_norms}
+    return {NORM + key: np.array(net.get_parameter(key).detach().cpu().numpy()) for key in net.base_norms}
 
 
 def read_head(net: Net) -> dict[str, Array]:
-    return {key: np.array(parameter.detach().numpy()) for key, parameter in net.named_parameters() if key.startswith(HEAD)}
+    return {key: np.array(parameter.detach().cpu().numpy()) for key, parameter in net.named_parameters() if key.startswith(HEAD)}
 
 
 def layers(net: Net) -> Iterator[tuple[str, LoraLayer]]:

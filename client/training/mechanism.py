@@ -44,7 +44,7 @@ class Mechanism:
         rows = [self._images(features.images_of[patient]) for patient in drawn]
         totals, losses = clipped_sum(net, task, features, rows, parameters=parameters, max_grad_norm=self.max_grad_norm)
         for name, parameter in parameters.items():
-            noise = torch.from_numpy(self.stream.normal(parameter.numel())).reshape(parameter.shape)
+            noise = torch.from_numpy(self.stream.normal(parameter.numel())).reshape(parameter.shape).to(parameter.device)
             # In float64 until here: what is released is the noised sum, rounded once.
             released = totals[name] + self.noise_multiplier * self.max_grad_norm * noise
             parameter.grad = (released / self.expected_patients).to(parameter.dtype)

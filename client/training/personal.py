@@ -96,10 +96,14 @@ def near(parameters: Mapping[str, torch.nn.Parameter], shared: Adapter, weight: 
 
     By r x r Grams: tr(B^T B A A^T) - 2 tr(B^T B' A' A^T) + tr(B'^T B' A' A'^T), which no change of basis between B and A moves.
     """
-    pairs = [(module, torch.from_numpy(np.array(pair.a)), torch.from_numpy(np.array(pair.b))) for module, pair in shared.pairs().items()]
+    device = next(iter(parameters.values())).device
+    pairs = [
+        (module, torch.from_numpy(np.array(pair.a)).to(device), torch.from_numpy(np.array(pair.b)).to(device))
+        for module, pair in shared.pairs().items()
+    ]
 
     def penalty() -> torch.Tensor:
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         for module, a_shared, b_shared in pairs:
             rank = len(a_shared)
             a = parameters[module + A_SUFFIX].flatten(1)[:rank]

@@ -80,7 +80,7 @@ def compute(net: Net, images: Images, section: AugmentationSection, *, seed: tup
         return _in_memory(shape, torch.float32, fill)
     for file in images.files:
         store.mark(file, cache.cohort)
-    entry = _entry(cache, images, section, seed, shape)
+    entry = _entry(cache, net, images, section, seed, shape)
     stored = store.load(entry)
     if stored is None and choose_storage(shape[0], entry.size // max(1, shape[0]), cache.available_memory()) == "disk":
         stored = store.save(entry, lambda write: fill(_written_as(entry, write)))
@@ -121,7 +121,9 @@ def _shape_of_one(net: Net, images: Images) -> tuple[int, ...]:
     return tuple(net.prefix(torch.zeros((1, *images.shape[1:]))).shape[1:])
 
 
-def _entry(cache: PrefixCache, images: Images, section: AugmentationSection, seed: tuple[int, ...], shape: tuple[int, ...]) -> Entry:
+def _entry(
+    cache: PrefixCache, net: Net, images: Images, section: AugmentationSection, seed: tuple[int, ...], shape: tuple[int, ...]
+) -> Entry:
     """Everything that a single bit of the hidden states depends on; the model's own scaling of pixels is in the sha256 of the base.
 
     Labels are not in it: a corrected label computes nothing again. Threads are: sums are split among them.
@@ -137,6 +139,7 @@ def _entry(cache: PrefixCache, images: Images, section: AugmentationSection, see
             "last_blocks": cache.last_blocks,
             "views": {**section.model_dump(), "seed": seed} if section.views else None,
             "precision": cache.precision,
+            "compute": [net.compute.device, net.compute.precision],
             "torch": [torch.__version__, torch.get_num_threads()],
         },
         shape=shape,

@@ -11,6 +11,7 @@ from client.tasks import Task
 from client.training import lora
 from client.training.features import Features
 from rainhill.adapter import A_SUFFIX, Adapter, Array
+from rainhill.errors import BaseModelError
 from rainhill.recipe import LoraSection
 
 BATCH = 64
@@ -22,6 +23,8 @@ def begin(net: Net, section: LoraSection, *, seed: int, task: Task | None = None
     if section.init == "random":
         return drawn
     rank = section.rank
+    if section.init != "orthonormal":
+        _refuse_packed(net, section.init)
     if section.init == "orthonormal":
         rows = {module: np.linalg.qr(pair.a.astype(np.float64).T)[0].T for module, pair in drawn.pairs().items()}
     elif section.init == "principal":
@@ -32,6 +35,12 @@ def begin(net: Net, section: LoraSection, *, seed: int, task: Task | None = None
         rows = {module: _leading(gradient, rank) for module, gradient in _gradients(net, drawn, task, public).items()}
     arrays = {module + A_SUFFIX: _of_length(row, drawn[module + A_SUFFIX]) for module, row in rows.items()}
     return drawn.replace(arrays)
+
+
+def _refuse_packed(net: Net, init: str) -> None:
+    for path, layer in lora.layers(net):
+        if not layer.get_base_layer().weight.is_floating_point():
+            raise BaseModelError(f"lora.init = {init!r} reads the base model's weights, and those of {path} are packed: not with nf4")
 
 
 def _leading(matrix: Array, rank: int) -> Array:
@@ -69,4 +78,4 @@ def _gradients(net: Net, drawn: Adapter, task: Task, public: Features) -> dict[s
 
 def _matrix(tensor: torch.Tensor | None) -> Array:
     assert tensor is not None
-    return np.array(tensor.detach().flatten(1).numpy())
+    return np.array(tensor.detach().flatten(1).float().cpu().numpy())

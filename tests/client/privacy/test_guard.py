@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import strategies
 from client.privacy import accountant, budget
 from client.privacy.accountant import Phase
 from client.privacy.events import Charged, Joined, Members, Sent
@@ -145,6 +146,24 @@ def test_a_site_refuses_what_is_above_its_own_limits(
 ) -> None:
     with pytest.raises(RefusedError, match=words):
         admit(config, recipe.model_copy(update={"privacy": asked}))
+
+
+@pytest.mark.parametrize("weights", ["patients", "capped"])
+def test_weights_by_patients_ask_for_a_declared_number(recipe: Recipe, weights: str) -> None:
+    asked = recipe.model_copy(update={"privacy": ASKED, "strategy": recipe.strategy.model_copy(update={"weights": weights})})
+    with pytest.raises(RefusedError, match="recipe tiny weighs updates by patients, and the site's file tells no number"):
+        admit(PrivacyConfig(), asked)
+    admit(PrivacyConfig(declared_patients=100), asked)
+    # What has enough patients behind it is told there.
+    admit(PrivacyConfig(release="suppressed"), asked)
+
+
+def test_a_simulated_site_declares_its_patients_where_updates_are_weighed_by_them(private: Bench, site: SiteData, tmp_path: Path) -> None:
+    recipe = private.recipe.model_copy(update={"strategy": private.recipe.strategy.model_copy(update={"weights": "patients"})})
+    bench = replace(private, recipe=recipe, strategy=strategies.from_recipe(recipe))
+    guard = guard_of(bench, "aintree", site, tmp_path / "state")
+    assert guard is not None
+    assert given(bench, site, guard).patients == site.train.count
 
 
 def test_nothing_is_charged_where_the_site_refuses(bench: Bench, site: SiteData, guard: Guard) -> None:
