@@ -27,7 +27,7 @@ from client.models import Net, digest
 from client.tasks import Task
 from client.training import lora, prefix
 from client.training.prefix import Hidden, PrefixCache
-from rainhill.config import Precision
+from rainhill.config import BasePrecision, Device, Precision
 from rainhill.recipe import AugmentationSection, BaseSection, LoraSection, TaskSection
 
 BATCH, SIDE = 16, 224
@@ -41,6 +41,9 @@ class Setting:
     base: BaseSection
     blocks: int
     precision: Precision
+    """Of the cached hidden states."""
+    device: Device = "cpu"
+    base_precision: BasePrecision = "float32"
 
 
 def write_base(folder: Path, *, width: int = 384) -> BaseSection:
@@ -68,6 +71,7 @@ def open_net(setting: Setting) -> tuple[Net, Task]:
     section = LoraSection(rank=8, modules="q_proj|v_proj", last_blocks=setting.blocks)
     net = models.load(setting.base, lora=section, outputs=task.outputs, folder=setting.folder)
     lora.attach(net, name=lora.SHARED, pattern=section.modules, rank=section.rank, alpha=section.alpha)
+    models.place(net, device=setting.device, precision=setting.base_precision)
     lora.write_adapter(net, lora.draw(net, name=lora.SHARED, with_head=False, seed=0), name=lora.SHARED)
     return net, task
 

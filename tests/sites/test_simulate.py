@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from rainhill.adapter import Adapter
 
@@ -117,6 +118,26 @@ def test_a_run_goes_on_from_its_last_round_to_the_same_end(simulate, finished: P
     assert {site: entry["private"]["auroc"] for site, entry in results(cut)["sites"].items()} == {
         site: entry["private"]["auroc"] for site, entry in results(finished)["sites"].items()
     }
+
+
+def test_a_resumed_run_keeps_the_precision_it_began_with(simulate, finished: Path, hospitals: Path, tmp_path: Path) -> None:
+    assert results(finished)["compute"] == {"device": "cpu", "precision": "float32"}
+    run = simulate(finished.parent / "tiny.toml", "--sites", hospitals, "--out", "run", "--precision", "bfloat16", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    whole = results(tmp_path / "run")
+    assert whole["compute"] == {"device": "cpu", "precision": "bfloat16"}
+    assert whole["adapters"]["shared"] != results(finished)["adapters"]["shared"]
+    (tmp_path / "run" / "checkpoints" / "shared" / "round-000002.safetensors").unlink()
+    (tmp_path / "run" / "results.json").unlink()
+    assert simulate("--resume", "run", cwd=tmp_path).returncode == 0
+    assert results(tmp_path / "run")["adapters"] == whole["adapters"]
+    assert results(tmp_path / "run")["compute"] == whole["compute"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU here")
+def test_a_gpu_that_is_not_there_is_refused_by_name(simulate, finished: Path, hospitals: Path, tmp_path: Path) -> None:
+    run = simulate(finished.parent / "tiny.toml", "--sites", hospitals, "--device", "cuda", cwd=tmp_path)
+    assert "device = 'cuda': torch" in refused(run)
 
 
 def test_ctrl_c_in_a_round_says_how_to_go_on_and_going_on_works(
@@ -246,6 +267,8 @@ def test_a_base_that_is_not_the_pinned_one_is_refused(simulate, hospitals: Path,
         (["dmeo"], "no file and no recipe is called 'dmeo', did you mean 'demo'?"),
         (["--resume", "."], "holds no run that can be resumed"),
         (["demo", "--resume", "x"], "--resume goes on with a run as it began"),
+        (["--resume", "x", "--precision", "nf4"], "--resume goes on with a run as it began"),
+        (["demo", "--compare", "ffa,fedavg", "--device", "auto"], "--compare computes on the CPU, in float32"),
         (["demo", "--sites", "empty"], "empty: no site file (*.toml) there"),
         (["demo", "--sites", "gone"], "gone: no such folder of site files"),
         (["demo", "--out", "taken"], "taken: is not empty"),
