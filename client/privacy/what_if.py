@@ -59,6 +59,8 @@ def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyCon
         notes = ["the recipe asks for no privacy and the site's file sets no budget: nothing would be protected, and nothing accounted for"]
     if cost is not None and privacy is not None:
         notes = _beyond_cohort(cost, ledger, privacy)
+        if privacy.declared_patients is not None:
+            notes.append(f"lots are drawn as for the declared_patients of the site's file: {privacy.declared_patients}")
     return WhatIf(recipe=recipe.name, sha256=recipe.sha256, patients=patients, refused=refused, notes=tuple(notes), cost=cost)
 
 
@@ -66,7 +68,7 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
     asked = recipe.privacy
     if asked is None:
         return None
-    phase, steps = terms(recipe, asked, patients)
+    phase, steps = terms(recipe, asked, (privacy.declared_patients if privacy else None) or patients)
     delta, limit = (privacy.delta, privacy.epsilon) if privacy else (asked.delta, None)
     histories = budget.histories(ledger)
     before = budget.most_spent(histories, delta)

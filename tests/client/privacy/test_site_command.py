@@ -115,6 +115,13 @@ def test_a_run_is_priced_before_it_is_accepted(site_file, ledger, recipe_file):
     assert 0.99 < cost["run"]["epsilon"] <= 1.0
 
 
+def test_a_run_is_priced_for_the_number_of_patients_that_the_site_declares(site_file, recipe_file):
+    site_file.write_text('name = "aintree"\n[privacy]\nepsilon = 2\ndeclared_patients = 80\n')
+    text = told(site_file, "--what-if", recipe_file(), "--patients", "100")
+    assert "with 100 training patients" in text and "sample rate 0.1, 12 steps in 3 rounds" in text
+    assert "note       lots are drawn as for the declared_patients of the site's file: 80" in text
+
+
 @pytest.mark.parametrize(
     ("privacy", "said"),
     [
