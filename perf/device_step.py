@@ -1,11 +1,10 @@
-"""A plain and a private step of a large base where it computes: images a second and memory, with its frozen weights held in turn as float32,
-bfloat16 and 4 bits. Meant for a GPU; on a CPU it runs, slowly, and tells no memory.
+"""A plain and a private step of a large base where it computes: images a second and memory, its frozen weights held in three ways.
 
     python -m perf.device_step [--device auto] [--width 768] [--patients 64] [--steps 20] [--precisions float32 bfloat16 nf4]
 
-ViT of 12 blocks at 224 px (ViT-B where not said otherwise), LoRA of rank 8 on q and v of every block, one image of each patient; weights are
-random, for they cost the same. Plain and private steps take turns, and medians of their ratios are told. Memory is the most that was
-allocated on the GPU during a step, weights and all.
+Meant for a GPU; on a CPU it runs, slowly, and tells no memory. ViT of 12 blocks at 224 px (ViT-B where not said otherwise), LoRA of rank 8
+on q and v of every block, one image of each patient; weights are random, for they cost the same. Plain and private steps take turns, and
+medians of their ratios are told. Memory is the most that was allocated on the GPU during a step, weights and all.
 """
 
 import argparse
