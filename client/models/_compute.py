@@ -39,18 +39,19 @@ def place(net: Net, *, device: Device, precision: BasePrecision) -> None:
     """
     frozen = sum(weight.numel() for name, weight in net.named_parameters() if ".lora_" not in name)
     free = torch.cuda.mem_get_info()[0] if device != "cpu" and torch.cuda.is_available() else None
-    net.compute = choose(device, precision, weights=frozen, free=free, packs=find_spec("bitsandbytes") is not None)
-    if net.compute.precision == "bfloat16":
+    chosen = choose(device, precision, weights=frozen, free=free, packs=find_spec("bitsandbytes") is not None)
+    if chosen.precision == "bfloat16":
         for layer in _frozen_layers(net).values():
             layer.to(torch.bfloat16)
             layer.forward = partial(_in_bfloat16, layer)
-    elif net.compute.precision == "nf4":
-        _pack(net)
-    if net.compute.device == "cuda":
+    elif chosen.precision == "nf4":
+        _pack(net, chosen.device)
+    if chosen.device == "cuda":
         # A convolution would round its inputs to 10 bits of mantissa.
         torch.backends.cudnn.allow_tf32 = False
         net.to("cuda")
         _keep_tensors_in_main_memory(net)
+    net.compute = chosen
 
 
 def _frozen_layers(net: Net) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _in_bfloat16(layer: Any, x: Tensor) -> Tensor:
     return result.to(x.dtype)
 
 
-def _pack(net: Net) -> None:
+def _pack(net: Net, device: str) -> None:
     """4-bit NormalFloat in blocks of 64. Dettmers et al. 2023, arXiv:2305.14314."""
     import bitsandbytes
 
@@ -80,13 +81,13 @@ def _pack(net: Net) -> None:
             layer.in_features,
             layer.out_features,
             bias=layer.bias is not None,
-            compute_dtype=torch.bfloat16 if net.compute.device == "cuda" else torch.float32,
+            compute_dtype=torch.bfloat16 if device == "cuda" else torch.float32,
             quant_type="nf4",
         )
         packed.load_state_dict(layer.state_dict())
         parent, _, name = path.rpartition(".")
         # Packed when it is moved, even to where it is.
-        setattr(net.get_submodule(parent), name, packed.to(net.compute.device).requires_grad_(False))
+        setattr(net.get_submodule(parent), name, packed.to(device).requires_grad_(False))
 
 
 def _keep_tensors_in_main_memory(net: Net) -> None:

@@ -16,9 +16,10 @@ from client.training.fit import fit
 from client.training.mechanism import Mechanism
 from client.training.start import begin
 from rainhill.errors import BaseModelError, ConfigError
-from rainhill.recipe import Recipe
+from rainhill.recipe import LoraSection, Recipe
 from sites.bench import Bench, SiteData, open_bench, open_site
 from sites.consortium import read_sites
+from tests.client.test_models import densenet_folder, films, load
 
 GIB = 2**30
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
@@ -121,14 +122,17 @@ def test_where_a_follows_the_base_its_weights_must_not_be_packed(recipe, tmp_pat
         begin(bench.net, section, seed=0)
 
 
-def test_a_network_without_linear_layers_is_not_packed():
-    class Convolutions(Net):
-        def __init__(self):
-            super().__init__()
-            self.body, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 1)
-
-    with pytest.raises(BaseModelError, match="packs linear layers, and the base model has none"):
-        place(Convolutions(), device="cpu", precision="nf4")
+@torch.no_grad()
+def test_convolutions_are_taken_in_bfloat16_and_not_packed(tmp_path):
+    whole, net = (load(densenet_folder(tmp_path), model="densenet", lora_section=LoraSection(last_blocks=1)) for _ in range(2))
+    with pytest.raises(BaseModelError, match="packs linear layers, and the base model has none: use bfloat16"):
+        place(net, device="cpu", precision="nf4")
+    lora.attach(net, name=lora.SHARED, pattern="conv.*", rank=2, alpha=2)
+    place(net, device="cpu", precision="bfloat16")
+    assert {layer.get_base_layer().weight.dtype for _, layer in lora.layers(net)} == {torch.bfloat16}
+    there, here = (one(one.prefix(films(size=64))) for one in (whole, net))
+    assert here.dtype == torch.float32
+    assert 0 < float((there - here).norm()) < 0.05 * float(there.norm())
 
 
 def step_of(bench: Bench, site: SiteData) -> dict[str, torch.Tensor]:
