@@ -35,7 +35,7 @@ def hide(masker: Masker, plan: Plan, delta: Adapter) -> None:
     """Keeps the update of this plan for the exchanges that follow."""
     folder = _folder(masker, plan.run, plan.round)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_whole(folder / "update", delta.to_bytes())
+    write_whole(folder / "update", delta.to_bytes(), private=True)
 
 
 def respond(blob: bytes, masker: Masker) -> bytes:
@@ -57,7 +57,7 @@ def _advertise(masker: Masker, message: SecureMessage) -> bytes:
     _check_terms(masker, message, terms)
     folder = _folder(masker, message.run, message.round)
     state, entry = client.advertise(terms, masker.site, identity=masker.identity)
-    write_whole(folder / "terms", terms.to_bytes())
+    write_whole(folder / "terms", terms.to_bytes(), private=True)
     _keep(folder, state)
     return entry.to_bytes(terms)
 
@@ -96,7 +96,7 @@ def _reveal(masker: Masker, message: SecureMessage) -> bytes:
     state = kept.masked(_state(folder), terms)
     revealed = client.reveal(state, Confirmations.from_bytes(message.body, terms), pinned=masker.pinned)
     assert state.confirmed is not None
-    write_whole(folder / "unmasked", json.dumps(list(state.confirmed.survivors)).encode())
+    write_whole(folder / "unmasked", json.dumps(list(state.confirmed.survivors)).encode(), private=True)
     (folder / "state").unlink()
     return revealed.to_bytes(terms)
 
@@ -134,7 +134,7 @@ def _state(folder: Path) -> bytes:
 
 
 def _keep(folder: Path, state: client.Advertised | client.Shared | client.Masked) -> None:
-    write_whole(folder / "state", kept.to_bytes(state))
+    write_whole(folder / "state", kept.to_bytes(state), private=True)
 
 
 def _folder(masker: Masker, run: str, number: int) -> Path:

@@ -35,7 +35,8 @@ class Quiet:
     def step(self, what: str) -> None: ...
 
 
-def run(recipe_name: str, seed: int, out: Path) -> Document:
+def run(recipe_name: str, seed: int, out: Path, sites_folder: Path = HERE) -> Document:
+    """Of the arms of one recipe that ships with Rainhill, read where it is there already."""
     folder = out / f"{recipe_name}-{seed}"
     finished = folder / "results.json"
     recipe = read_recipe(RECIPES / f"{recipe_name}.toml").model_copy(update={"seed": seed})
@@ -44,7 +45,9 @@ def run(recipe_name: str, seed: int, out: Path) -> Document:
         if document["recipe_sha256"] == recipe.sha256:
             return document
     return simulate(
-        Run(folder=folder, recipe=recipe, recipe_folder=RECIPES, sites_folder=HERE, engine="inline"), cache=cache_folder(), progress=Quiet()
+        Run(folder=folder, recipe=recipe, recipe_folder=RECIPES, sites_folder=sites_folder, engine="inline"),
+        cache=cache_folder(),
+        progress=Quiet(),
     )
 
 

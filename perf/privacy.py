@@ -1,11 +1,14 @@
 """What differential privacy costs, hospital by hospital: federated and alone, at epsilon inf, 8, 3 and 1, over several seeds.
 
-    python -m perf.privacy [--seeds 0 1 2 3 4] [--recipe private] [--sites FOLDER] [--out runs/perf-privacy]
+    python -m perf.privacy [--seeds 0 1 2 3 4] [--recipe private] [--plain six] [--sites FOLDER] [--out runs/perf-privacy]
 
 Every arm ends with the site's private part, which never leaves and has no noise. "Alone" is the same recipe with nobody else in it: its
 adapter carries the same promise, as if the site were to publish it. Epsilons are of each patient over the whole run, at the recipe's delta;
-neighbouring data sets differ by one patient, added or removed. Noise is simulated. Intervals are Student's t over seeds. What is there
-already is not repeated.
+neighbouring data sets differ by one patient, added or removed. Noise is simulated.
+
+At epsilon inf both are of the recipe `--plain`, which was made for training without privacy and has more steps: what the same hospitals
+could have had. A private recipe without its noise would be a weaker thing to be held against. Intervals are Student's t over seeds. What is
+there already is not repeated; runs of `--plain` are shared with perf.phantoms.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import numpy as np
 
 import strategies
 from perf._stats import mean_interval, show
+from perf.phantoms import auroc, run
 from rainhill.adapter import Adapter
 from rainhill.files import write_whole
 from rainhill.recipe import Recipe, read_recipe
@@ -30,7 +34,7 @@ from sites.consortium import find_sites, find_source
 from sites.evaluate import auroc_of
 from sites.inline import collect_inline
 
-EPSILONS = (None, 8.0, 3.0, 1.0)
+EPSILONS = (8.0, 3.0, 1.0)
 ARMS = ("base", "alone", "federated")
 
 Scores = dict[str, dict[str, float]]
@@ -41,11 +45,18 @@ def named(epsilon: float | None) -> str:
     return "inf" if epsilon is None else f"{epsilon:g}"
 
 
-def at_epsilon(recipe: Recipe, epsilon: float | None, seed: int) -> Recipe:
-    """The recipe with another promise, or with none; the same patients, first adapter and steps."""
+def at_epsilon(recipe: Recipe, epsilon: float, seed: int) -> Recipe:
+    """The recipe with another promise; the same patients, first adapter and steps."""
     assert recipe.privacy is not None, "the recipe has no [privacy] to vary"
-    section = None if epsilon is None else recipe.privacy.model_copy(update={"epsilon": epsilon})
-    return recipe.model_copy(update={"privacy": section, "seed": seed})
+    return recipe.model_copy(update={"privacy": recipe.privacy.model_copy(update={"epsilon": epsilon}), "seed": seed})
+
+
+def without_privacy(plain: str, seed: int, sites_folder: Path) -> Scores:
+    document = run(plain, seed, Path("runs") / "perf-phantoms", sites_folder)
+    return {
+        site: {arm: auroc(document, site, theirs) for arm, theirs in zip(ARMS, ("base", "local", "private"), strict=True)}
+        for site in document["sites"]
+    }
 
 
 def federated(bench: Bench, first: Adapter, data: dict[str, SiteData], folder: Path) -> dict[str, float]:
@@ -77,7 +88,8 @@ def alone(bench: Bench, first: Adapter, data: dict[str, SiteData], folder: Path)
 
 
 def measured(recipe: Recipe, sites_folder: Path, out: Path) -> Scores:
-    """One seed at one epsilon, read where it is there already."""
+    """One seed of a private recipe, read where it is there already."""
+    assert recipe.privacy is not None
     file = out / "scores.json"
     if file.exists():
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -96,7 +108,7 @@ def measured(recipe: Recipe, sites_folder: Path, out: Path) -> Scores:
     scores = {site: {arm: by_arm[arm][site] for arm in ARMS} for site in data}
     about = {"recipe_sha256": recipe.sha256, "scores": scores, "seconds": round(time.monotonic() - started, 1)}
     write_whole(file, (json.dumps(about, indent=1) + "\n").encode())
-    print(f"seed {recipe.seed}, epsilon {named(recipe.privacy.epsilon if recipe.privacy else None)}: {about['seconds']} s", flush=True)
+    print(f"seed {recipe.seed}, epsilon {named(recipe.privacy.epsilon)}: {about['seconds']} s", flush=True)
     return scores
 
 
@@ -104,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--recipe", default="private", help="name of a recipe that ships with Rainhill, or a file")
+    parser.add_argument("--plain", default="six", help="the recipe for epsilon inf, by the name it ships under")
     parser.add_argument("--sites", type=Path, default=HERE)
     parser.add_argument("--epsilons", type=float, nargs="+", help="in place of inf, 8, 3 and 1; inf is always measured")
     parser.add_argument("--out", type=Path, default=Path("runs/perf-privacy"))
@@ -111,14 +124,12 @@ def main() -> None:
     path = Path(options.recipe)
     recipe = read_recipe(path if path.exists() else RECIPES / f"{options.recipe}.toml")
     strategies.from_recipe(recipe)
-    epsilons = EPSILONS if options.epsilons is None else (None, *options.epsilons)
-    scores = {
-        epsilon: [
+    scores: dict[float | None, list[Scores]] = {None: [without_privacy(options.plain, seed, options.sites) for seed in options.seeds]}
+    for epsilon in options.epsilons or EPSILONS:
+        scores[epsilon] = [
             measured(at_epsilon(recipe, epsilon, seed), options.sites, options.out / f"{recipe.name}-{seed}" / named(epsilon))
             for seed in options.seeds
         ]
-        for epsilon in epsilons
-    }
     report(scores, recipe)
 
 

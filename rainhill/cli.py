@@ -78,3 +78,7 @@ def main() -> None:
 
 def _found() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group="rainhill.commands")}
+
+
+if __name__ == "__main__":
+    main()

@@ -66,6 +66,9 @@ class SplitConfig(Section):
     """Share of all patients, with folds too."""
     test: Annotated[float, Field(ge=0, lt=1)] = 0.25
     seed: int = Field(default=0, ge=0, lt=2**63)
+    by: Literal["labels", "patient"] = "labels"
+    """labels: each finding is spread evenly over the parts, so that where one patient goes depends on who else is there. patient: each goes
+    by a lot of its own, which differential privacy rests on, and parts are only about as large as asked."""
     folds: int | None = Field(default=None, ge=2)
     """With `folds` set, the test part is fold number `fold` of a stratified k-fold over patients, and `test` is not used."""
     fold: int = Field(default=0, ge=0)
@@ -135,6 +138,16 @@ class SiteConfig(Section):
     bfloat16 takes half the room, and changes the model's output by some thousandths."""
     privacy: PrivacyConfig | None = None
     """Without it the site takes part in runs without privacy too."""
+
+    @model_validator(mode="after")
+    def _deals_patients_one_by_one(self) -> "SiteConfig":
+        data = self.data
+        if self.privacy is not None and data is not None and not data.columns.split and data.split.by != "patient":
+            raise ValueError(
+                f"data.split.by = {data.split.by!r} with [privacy]: with one patient more, others too would be trained on; "
+                'set by = "patient", or name a column of the manifest with data.columns.split'
+            )
+        return self
 
 
 def read_toml(path: Path, model: type[Model]) -> Model:

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and folders that one process works in at a time."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -7,15 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Replaces `path` by `data` in one step, on disk before it returns; what was there stays until then.
 
-    Raises OSError that names `path`, whatever step of it failed.
+    A `private` file is its owner's alone to read. Raises OSError that names `path`, whatever step of it failed, and for what is there and
+    is no file, such as a device.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "is there, and is not a file", str(path))
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
+        with open(part, "wb", opener=_for_owner if private else None) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -29,6 +33,13 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _for_owner(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags, 0o600)
+    # One that an earlier attempt left may be anybody's to read.
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 @contextmanager

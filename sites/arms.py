@@ -108,14 +108,14 @@ def own_views(bench: Bench, shared: Checkpoint, sites: Iterable[SiteId], *, fold
 
 
 def as_seen(bench: Bench, first: Adapter, shared: Checkpoint, data: Mapping[SiteId, SiteData], *, folder: Path) -> tuple[RoundRecord, ...]:
-    """The rounds with every site's own validation numbers, which a simulation may look up where the sites themselves withhold them."""
+    """The rounds with every site's own validation numbers: a simulation may look up what sites withheld, noised, or took no part in."""
     history = []
     for record in shared.history:
-        found = dict(record.evaluations)
-        withheld = set(record.answered) - set(found)
-        if withheld:
+        found = {site: metrics for site, metrics in record.evaluations.items() if "auroc" in metrics}
+        missing = set(data) - set(found)
+        if missing:
             before = _before(bench, first, record.round, folder / "shared")
-            found |= {site: validated(bench, bench.strategy.down(*before, site), data[site]) for site in withheld}
+            found |= {site: validated(bench, bench.strategy.down(*before, site), data[site]) for site in missing}
         history.append(replace(record, evaluations=found))
     return tuple(history)
 

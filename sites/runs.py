@@ -64,6 +64,8 @@ class Run:
             refuse_changed(self.folder, "file", began.sites, facts["sites"])
             refuse_changed(self.folder, "data", began.cohorts, facts["cohorts"])
             return
+        # Reports show films, and checkpoints come from patients.
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_whole(self.folder / "recipe.json", (self.recipe.to_json() + "\n").encode())
         write_whole(path, (json.dumps(facts, indent=1) + "\n").encode())
 

@@ -72,7 +72,7 @@ def _refuse_insecure(recipe: Recipe, strategy: Strategy) -> None:
         [
             (
                 strategy.weights != "equal",
-                f"[secure_aggregation]: weights = {strategy.weights!r} in {named}; all sites count alike",
+                f"[secure_aggregation]: weights = {strategy.weights!r} in {named}; all sites count alike there: weights = 'equal'",
             ),
             (bool(strategy.ranks), f"[secure_aggregation]: [lora] ranks = {dict(strategy.ranks)}; masks cancel in vectors of one length"),
             (

@@ -120,8 +120,10 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
         raise DataError(f"site {site.name}: is empty, no row of {path}{_matching(site.data)}")
     labels = np.array([row.labels for row in rows], dtype=np.float32).reshape(len(rows), len(findings))
     patients = _numbered(np.array([row.patient for row in rows]))
+    pseudonym = np.array([_pseudonym(row.patient, key) for row in rows])
     # The parts before the pixels: what is refused for its table alone is refused at once.
-    split = np.array([row.split for row in rows]) if site.data.columns.split else _dealt(site.name, labels, patients, site.data.split)
+    given = bool(site.data.columns.split)
+    split = np.array([row.split for row in rows]) if given else _dealt(site.name, labels, patients, pseudonym, site.data.split)
     _check_learnable(site.name, findings, labels, split)
     cohort = Cohort(
         site=site.name,
@@ -129,7 +131,7 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
         images=_images(rows, path, size, cache),
         labels=labels,
         patients=patients,
-        pseudonym=np.array([_pseudonym(row.patient, key) for row in rows]),
+        pseudonym=pseudonym,
         split=split,
         sex=np.array([row.sex for row in rows]),
         age=np.array([row.age for row in rows], dtype=np.float32),
@@ -145,7 +147,7 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
 
 def resplit(cohort: Cohort, split: SplitConfig) -> Cohort:
     """The same images dealt again: another fold or seed without reading a file."""
-    parts = _dealt(cohort.site, cohort.labels, cohort.patients, split)
+    parts = _dealt(cohort.site, cohort.labels, cohort.patients, cohort.pseudonym, split)
     _check_learnable(cohort.site, cohort.findings, cohort.labels, parts)
     return replace(cohort, split=parts)
 
@@ -188,9 +190,11 @@ def _matching(data: DataConfig) -> str:
     return " matches " + " and ".join(f"{column} = {value!r}" for column, value in data.where.items()) if data.where else " is left"
 
 
-def _dealt(site: str, labels: NDArray[np.float32], patients: NDArray[np.int64], split: SplitConfig) -> NDArray[np.str_]:
+def _dealt(
+    site: str, labels: NDArray[np.float32], patients: NDArray[np.int64], pseudonym: NDArray[np.str_], split: SplitConfig
+) -> NDArray[np.str_]:
     try:
-        return splits.deal(labels, patients, split)
+        return splits.deal(labels, patients, pseudonym, split)
     except DataError as error:
         raise DataError(f"site {site}: {error}") from error
 

@@ -1,5 +1,6 @@
 """Patients, never images, dealt into train, val and test, or into folds, with their labels spread evenly over the parts."""
 
+import hashlib
 from collections import Counter
 
 import numpy as np
@@ -75,8 +76,34 @@ def by_fold(labels: Labels, *, fold: int, folds: int, val: float, seed: int) -> 
     return part
 
 
-def deal(labels: Labels, patients: NDArray[np.int64], split: SplitConfig) -> Parts:
-    """(N, F) labels and (N,) patients of images -> (N,) parts of images. Raises DataError where the patients are too few."""
+def by_lot(names: NDArray[np.str_], split: SplitConfig) -> Parts:
+    """(P,) pseudonyms -> (P,) "train", "val" or "test", each by its own name, whoever else is there. Raises DataError for an empty part."""
+    first, second = np.array([_lots(name, split.seed) for name in names]).reshape(-1, 2).T
+    if split.folds is None:
+        test, val = first < split.test, first >= 1 - split.val
+    else:
+        test, val = np.floor(first * split.folds) == split.fold, second < split.val / (1 - 1 / split.folds)
+    part = np.select([test, val], ["test", "val"], "train")
+    empty = [name for name in PARTS if not (part == name).any() and (name != "test" or split.folds or split.test)]
+    if empty:
+        raise DataError(f"by = 'patient': none of {len(names)} patients fell into {' or '.join(empty)}; another seed deals anew")
+    return part
+
+
+def _lots(name: str, seed: int) -> tuple[float, float]:
+    """Two numbers from 0 to below 1 that nobody else's name has a part in."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48, int.from_bytes(digest[6:12]) / 2**48
+
+
+def deal(labels: Labels, patients: NDArray[np.int64], names: NDArray[np.str_], split: SplitConfig) -> Parts:
+    """(N, F) labels, (N,) patients and (N,) their pseudonyms, of images -> (N,) parts of images.
+
+    Raises DataError where the patients are too few.
+    """
+    if split.by == "patient":
+        _, first = np.unique(patients, return_index=True)
+        return by_lot(names[first], split)[patients]
     together = patient_labels(labels, patients)
     if split.folds is None:
         parts = by_fraction(together, val=split.val, test=split.test, seed=split.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from client.privacy.statement import Snapshot
     from rainhill.config import SiteConfig
 
+REFUSED = 1
 File = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -28,34 +30,48 @@ def site() -> None:
 @click.option("--plot", type=File, metavar="FILE.png", help="Draw epsilon spent against the budget, charge by charge, too.")
 @click.option("--verify", is_flag=True, help="Only check that no entry was changed or is gone; exit code 2 where one was or is.")
 @click.option(
-    "--what-if", "recipe_file", type=File, metavar="RECIPE.toml", help="What a run of this recipe would cost, before it is accepted."
+    "--expect",
+    metavar="HASH",
+    help="With --verify: the newest hash of an earlier --verify, kept elsewhere; a ledger that was put back to before it is found by this.",
+)
+@click.option(
+    "--what-if",
+    "recipe_file",
+    type=File,
+    metavar="RECIPE.toml",
+    help="What a run of this recipe would cost, before it is accepted; exit code 1 where the site would refuse it.",
 )
 @click.option("--patients", type=click.IntRange(min=1), metavar="N", help="With --what-if: how many training patients the site has for it.")
-def privacy(site_file: Path, as_json: bool, plot: Path | None, verify: bool, recipe_file: Path | None, patients: int | None) -> None:
+def privacy(
+    site_file: Path, as_json: bool, plot: Path | None, verify: bool, expect: str | None, recipe_file: Path | None, patients: int | None
+) -> None:
     """Tell what the patients of a site have spent, from its ledger."""
     if sum([verify, plot is not None, recipe_file is not None]) > 1:
         raise click.UsageError("--verify, --plot and --what-if are three questions: ask one of them")
     if (recipe_file is None) != (patients is None):
         raise click.UsageError("--what-if RECIPE.toml and --patients N go together")
+    if expect is not None and not verify:
+        raise click.UsageError("--expect HASH goes with --verify")
     with stops_at_once():
         from rainhill.config import SiteConfig, read_toml
 
     config = read_toml(site_file, SiteConfig)
-    ledger = _ledger(config, site_file)
+    folder = site_file.parent / (config.state.expanduser() if config.state else f"{config.name}-state")
+    ledger = _ledger(config, folder)
     if verify:
-        _verify(ledger, as_json)
+        _verify(ledger, folder, expect, as_json)
     elif recipe_file is not None and patients is not None:
         _what_if(recipe_file, patients, ledger, config, as_json)
     else:
         _state(ledger, config, as_json, plot)
 
 
-def _ledger(config: SiteConfig, site_file: Path) -> Ledger | None:
+def _ledger(config: SiteConfig, folder: Path) -> Ledger | None:
     """Verified; None where the site has none, since looking at one does not make one."""
-    from client.privacy.ledger import HEAD, LEDGER, Ledger
+    from client.privacy.ledger import HEAD, LEDGER, Ledger, refuse_lost
 
-    folder = site_file.parent / (config.state.expanduser() if config.state else f"{config.name}-state")
     there = (folder / LEDGER).exists() or (folder / HEAD).exists()
+    refuse_lost(folder)
     return Ledger.open(folder, site=config.name) if there else None
 
 
@@ -68,14 +84,18 @@ def _snapshot(ledger: Ledger | None) -> Snapshot:
     return Snapshot(entries=entries, parsed=tuple(ledger.event(entry) for entry in entries))
 
 
-def _verify(ledger: Ledger | None, as_json: bool) -> None:
+def _verify(ledger: Ledger | None, folder: Path, expect: str | None, as_json: bool) -> None:
+    from rainhill.errors import LedgerError
+
     snapshot = _snapshot(ledger)
+    if expect is not None and all(entry.hash != expect for entry in snapshot.entries):
+        raise LedgerError(f"{folder}: none of {len(snapshot.entries)} entries has hash {expect}: the ledger was put back, or is another")
     path, held = str(ledger.path) if ledger else "", len(snapshot.entries)
     newest = snapshot.entries[-1].hash if snapshot.entries else ""
     if as_json:
         _echo_json({"ledger": path, "entries": held, "newest": newest})
     else:
-        click.echo(f"{path}: {held} entries hold, the newest has hash {newest}" if path else "there is no ledger yet")
+        click.echo(f"{path}: {held} entries hold, the newest has hash {newest}" if path else f"there is no ledger yet in {folder}")
 
 
 def _state(ledger: Ledger | None, config: SiteConfig, as_json: bool, plot: Path | None) -> None:
@@ -110,6 +130,8 @@ def _what_if(recipe_file: Path, patients: int, ledger: Ledger | None, config: Si
         _echo_json(asdict(found))
     else:
         click.echo(what_if_text(found), nl=False)
+    if found.refused:
+        sys.exit(REFUSED)
 
 
 def _echo_json(document: object) -> None:

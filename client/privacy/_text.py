@@ -6,6 +6,7 @@ from client.privacy.statement import Claim, Range, RunSpent, Statement
 from client.privacy.what_if import Cost, WhatIf
 
 BAR = 24
+RDP = "           by RDP: a looser bound by another theory, to hold the claim against"
 RUN = "{:<20} {:<10} {:<8} {:>6} {:>12} {:>7} {:>8} {:>17}"
 
 
@@ -31,6 +32,7 @@ def _statement(statement: Statement) -> Iterator[str]:
     yield f"ledger     {statement.entries} entries that hold, since {statement.since[:10]}"
     yield f"most spent {_of(statement.most_spent, statement.budget)}"
     yield f"everything {_of(everything, statement.budget)}, had one patient taken part in all of it"
+    yield RDP
     if statement.runs:
         yield ""
         yield RUN.format("spent by run", "recipe", "what", "rounds", "steps", "sigma", "rate", "epsilon")
@@ -85,5 +87,6 @@ def _cost(cost: Cost) -> Iterator[str]:
     yield f"the run    {cost.run}"
     yield f"most spent {cost.before}, before"
     yield f"           {cost.after}, after" + (f", of {cost.budget:g}: {cost.remaining:.3f} remain" if cost.budget else "")
+    yield RDP
     if cost.unable:
         yield f"{cost.unable} patients charged before cannot afford all of it, and would be left out before its end"

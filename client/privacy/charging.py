@@ -129,7 +129,7 @@ def _charged(
     key = fresh_key() if guard.seed is None else simulated_key((*guard.seed, plan.round))
     # The key first: a charge whose key was lost would have to be made anew. Whoever reads it can take the noise off again.
     key_path(guard, plan).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_whole(key_path(guard, plan), key)
+    write_whole(key_path(guard, plan), key, private=True)
     common = {"run": plan.run, "recipe": recipe.sha256, "round": plan.round, "cohort": guard.cohort, "delta": asked.delta}
     common |= {"draw": commitment(key), "plan": digest(guard, plan)}
 

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import rainhill
-from client.privacy.events import Sent
-from client.privacy.ledger import Ledger
+from client.privacy.events import Charged, Sent
+from client.privacy.ledger import KEYS, UPDATES, Ledger
 from rainhill import wire
 from rainhill.config import PrivacyConfig
 from rainhill.errors import RefusedError
@@ -54,10 +54,19 @@ def admit(config: PrivacyConfig, recipe: Recipe) -> PrivacySection:
 
 
 def finished(guard: Guard, plan: Plan) -> Update | None:
-    """The update that this very plan was answered with before, which may be given again: it tells nothing new."""
+    """The update that this very plan was answered with before, which may be given again: it tells nothing new.
+
+    Raises RefusedError where the ledger does not know that it was paid for: then it is not the ledger that it was made under.
+    """
     path = _update_path(guard, plan)
     if not path.exists():
         return None
+    paid = (event for event in guard.ledger.events() if isinstance(event, Charged) and event.what == "update")
+    if not any((event.run, event.round) == (plan.run, plan.round) for event in paid):
+        raise RefusedError(
+            f"run {plan.run}, round {plan.round}: an update is kept in {guard.folder}, but {guard.ledger.path.name} holds no charge "
+            "for it: an older ledger, or another, was put in its place"
+        )
     blob = path.read_bytes()
     answer = wire.answer_from_bytes(blob)
     assert isinstance(answer, Update)
@@ -68,7 +77,7 @@ def finished(guard: Guard, plan: Plan) -> Update | None:
 def finish(guard: Guard, plan: Plan, update: Update) -> None:
     """Keeps the update, which may leave from then on."""
     blob = wire.answer_to_bytes(update)
-    write_whole(_update_path(guard, plan), blob)
+    write_whole(_update_path(guard, plan), blob, private=True)
     _leaves(guard, plan, blob)
 
 
@@ -85,9 +94,9 @@ def digest(guard: Guard, plan: Plan) -> str:
 
 
 def key_path(guard: Guard, plan: Plan) -> Path:
-    return guard.folder / "keys" / f"{digest(guard, plan)}.key"
+    return guard.folder / KEYS / f"{digest(guard, plan)}.key"
 
 
 def _update_path(guard: Guard, plan: Plan) -> Path:
     """By the plan alone: what was given stays given, whatever has changed since."""
-    return guard.folder / "updates" / f"{hashlib.sha256(wire.plan_to_bytes(plan)).hexdigest()}.safetensors"
+    return guard.folder / UPDATES / f"{hashlib.sha256(wire.plan_to_bytes(plan)).hexdigest()}.safetensors"

@@ -7,6 +7,7 @@ both can forge both: keep the newest hash elsewhere too.
 import json
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,12 +16,17 @@ from client.privacy.chain import START, Entry, Head, checked, following
 from client.privacy.events import Event, Opened
 from rainhill.errors import LedgerError
 from rainhill.files import alone, write_whole
+from rainhill.text import shown
 
 LEDGER = "ledger.sqlite"
 HEAD = "ledger.head"
 LOCK = "ledger.lock"
+KEYS, UPDATES = "keys", "updates"
+"""Folders beside a ledger that only what it was charged for brings about."""
 WAIT_S = 30.0
 """For another process to finish its own append."""
+_ROOM = 32 * 1024
+"""Bytes of the index that SQLite keeps beside a database that is open."""
 _TABLE = (
     "CREATE TABLE entries (seq INTEGER PRIMARY KEY, time TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, hash TEXT NOT NULL) STRICT"
 )
@@ -30,6 +36,16 @@ _FORBIDDEN = {
     # INSERT OR REPLACE deletes what it replaces, unseen by the trigger on DELETE.
     "no_replace": "INSERT ON entries WHEN NEW.seq IN (SELECT seq FROM entries)",
 }
+
+
+def refuse_lost(folder: Path) -> None:
+    """Raises LedgerError where no ledger is, but what was charged to one."""
+    traces = [name for name in (KEYS, UPDATES) if (folder / name).exists()]
+    if traces and not (folder / LEDGER).exists():
+        raise LedgerError(
+            f"{folder / LEDGER}: is gone, though {' and '.join(traces)} of rounds charged to it are there. With a new one, patients would "
+            f"spend their budgets a second time: put the old one back with its {HEAD}, or keep these patients out of private runs for good"
+        )
 
 
 class Ledger:
@@ -46,6 +62,7 @@ class Ledger:
         """The ledger in this folder, verified, or a new one where there is none. Raises LedgerError; another site's is refused by name."""
         ledger = cls(folder, site=site)
         if not ledger.head.exists() or ledger._read_head().seq == 0:
+            refuse_lost(folder)
             ledger._create()
         ledger.verify()
         return ledger
@@ -63,7 +80,7 @@ class Ledger:
         head, last, found = self._read_head(), START, []
         if not self.path.exists():
             self._refuse_unlike(head, last)
-        with self._opened("cannot be read") as connection:
+        with self._opened("cannot be read", reading=True) as connection:
             for entry in self._rows(connection):
                 last = self._next(last, entry)
                 if last.seq == head.seq:
@@ -156,18 +173,21 @@ class Ledger:
 
     def _write_head(self, head: Head) -> None:
         try:
-            write_whole(self.head, json.dumps({"seq": head.seq, "hash": head.hash}).encode())
+            write_whole(self.head, json.dumps({"seq": head.seq, "hash": head.hash}).encode(), private=True)
         except OSError as error:
             raise LedgerError(f"{self.head}: cannot be written: {error.strerror}") from error
 
     def _read_head(self) -> Head:
         try:
             found = json.loads(self.head.read_bytes())
-            return Head(seq=int(found["seq"]), hash=str(found["hash"]))
+            head = Head(seq=int(found["seq"]), hash=str(found["hash"]))
         except OSError as error:
             raise LedgerError(f"{self.head}: cannot be read: {error.strerror}, so it cannot be told whether entries are gone") from error
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerError(f"{self.head}: holds no seq and hash, so it cannot be told whether entries are gone") from error
+        if head.seq < 0 or (head.seq == 0 and head != START):
+            raise LedgerError(f"{self.head}: knows entry {head.seq} with hash {shown(head.hash)!r}, which no ledger has")
+        return head
 
     def _rows(self, connection: sqlite3.Connection) -> Iterator[Entry]:
         seq = 0
@@ -177,12 +197,26 @@ class Ledger:
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: entry {seq + 1} cannot be read: {error}") from error
 
+    def _can_be_written(self) -> bool:
+        """A full disk or a folder without the right to write lets a ledger be looked at, and nobody else add to it meanwhile."""
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.path.parent) as file:
+                file.write(b"\0" * _ROOM)
+            return True
+        except OSError:
+            return False
+
     @contextmanager
-    def _opened(self, failing: str) -> Iterator[sqlite3.Connection]:
-        """`failing` is what an error says of the ledger."""
+    def _opened(self, failing: str, *, reading: bool = False) -> Iterator[sqlite3.Connection]:
+        """`failing` is what an error says of the ledger. Reading does without a file beside it where none can be made."""
+        still = reading and not self._can_be_written()
+        if still and self.path.with_name(LEDGER + "-wal").exists():
+            raise LedgerError(
+                f"{self.path}: {failing}: its newest entries are in {LEDGER}-wal, which is merged where the folder can be written"
+            )
         try:
             # Not created where it is missing: that would hide that it is gone.
-            uri = f"{self.path.absolute().as_uri()}?mode=rw"
+            uri = f"{self.path.absolute().as_uri()}?{'immutable=1' if still else 'mode=rw'}"
             with closing(sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None)) as connection:
                 connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
                 connection.execute("PRAGMA synchronous = FULL")

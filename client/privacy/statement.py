@@ -27,7 +27,8 @@ class Claim:
     neighbours: str = NEIGHBOURS
 
     def __str__(self) -> str:
-        return f"epsilon {self.epsilon:.3f} per {self.unit} ({self.neighbours}, delta {self.delta:g}; by RDP {self.rdp:.3f})"
+        about = f"{self.neighbours}, delta {self.delta:g}; by RDP {self.rdp:.3f}"
+        return f"epsilon {self.epsilon:.3f} per {self.unit} ({about})"
 
 
 @dataclass(frozen=True, kw_only=True)

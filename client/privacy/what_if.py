@@ -33,6 +33,8 @@ class Cost:
     """Of the budget, to the patient who has spent most."""
     unable: int
     """Patients charged before who cannot afford all of the run: they would be left out before its end."""
+    unable_at_all: int
+    """Of these, how many cannot afford its first round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,10 @@ def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyCon
         notes = ["the recipe asks for no privacy and the site's file sets no budget: nothing would be protected, and nothing accounted for"]
     if cost is not None and privacy is not None:
         notes = _beyond_cohort(cost, ledger, privacy)
+        if cost.unable_at_all >= patients:
+            notes.append(
+                f"refused in its first round if it is for the patients charged before: {cost.unable_at_all} of them have no budget left"
+            )
         if privacy.declared_patients is not None:
             notes.append(f"lots are drawn as for the declared_patients of the site's file: {privacy.declared_patients}")
     return WhatIf(recipe=recipe.name, sha256=recipe.sha256, patients=patients, refused=refused, notes=tuple(notes), cost=cost)
@@ -73,7 +79,10 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
     histories = budget.histories(ledger)
     before = budget.most_spent(histories, delta)
     after = claim(combined([before, {phase: steps}]), delta)
-    able = budget.affordable(list(histories), histories, phase, steps, epsilon=limit, delta=delta) if limit else []
+    able, begin = (
+        budget.affordable(list(histories), histories, phase, share, epsilon=limit, delta=delta) if limit else []
+        for share in (steps, recipe.rounds.steps)
+    )
     return Cost(
         noise_multiplier=phase.noise_multiplier,
         sample_rate=phase.sample_rate,
@@ -85,6 +94,7 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
         budget=limit,
         remaining=max(limit - after.epsilon, 0.0) if limit else None,
         unable=able.count(False),
+        unable_at_all=begin.count(False),
     )
 
 

@@ -25,7 +25,7 @@ class Memory:
 
     def keep(self, number: int, adapter: Adapter) -> None:
         """Whole or not at all; a round that was kept before is kept anew."""
-        write_whole(self.folder / _name(number), adapter.to_bytes())
+        write_whole(self.folder / _name(number), adapter.to_bytes(), private=True)
 
 
 def _name(number: int) -> str:

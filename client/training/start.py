@@ -40,7 +40,10 @@ def begin(net: Net, section: LoraSection, *, seed: int, task: Task | None = None
 def _refuse_packed(net: Net, init: str) -> None:
     for path, layer in lora.layers(net):
         if not layer.get_base_layer().weight.is_floating_point():
-            raise BaseModelError(f"lora.init = {init!r} reads the base model's weights, and those of {path} are packed: not with nf4")
+            raise BaseModelError(
+                f"lora.init = {init!r} reads the base model's weights, and those of {path} are packed (nf4): "
+                "precision bfloat16, or init = 'orthonormal'"
+            )
 
 
 def _leading(matrix: Array, rank: int) -> Array:

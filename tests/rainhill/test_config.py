@@ -26,6 +26,10 @@ def refused(path: Path, text: str, model: type = SiteConfig) -> str:
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 2', "data.split.val = 2: Input should be less than 1"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 0.5\ntest = 0.6', "val 0.5 and test 0.6 leave no patient to train on"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nfolds = 5\nfold = 5', "fold 5 is not one of 0 to 4"),
+        (
+            'name = "a"\n[data]\nmanifest = "m"\n[privacy]\nepsilon = 3',
+            "data.split.by = 'labels' with [privacy]: with one patient more, others too would be trained on; set by = \"patient\"",
+        ),
         ('name = "a"\n[data]\nmanifst = "m"', "data.manifst: unknown key, did you mean 'manifest'?"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nseed = -1', "data.split.seed = -1: Input should be greater"),
         ('name = "a"\n[data]\nmanifest = "~nobody.here/m"', "data.manifest = '~nobody.here/m': there is no such user's home folder"),
@@ -75,3 +79,9 @@ def test_the_sha256_of_a_recipe_is_of_what_it_says_not_how(recipe_file: Path, tm
     assert read_recipe(other).sha256 == recipe.sha256
     assert recipe.model_copy(update={"seed": 1}).sha256 != recipe.sha256
     assert Recipe.model_validate_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("data", ['columns = { split = "part" }', 'split = { by = "patient" }'])
+def test_under_privacy_a_site_deals_patients_one_by_one_or_brings_a_split(tmp_path: Path, data: str) -> None:
+    (tmp_path / "a.toml").write_text(f'name = "a"\n[privacy]\nepsilon = 3\n[data]\nmanifest = "m"\n{data}\n')
+    assert read_toml(tmp_path / "a.toml", SiteConfig).privacy is not None

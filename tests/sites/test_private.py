@@ -88,7 +88,9 @@ def test_a_site_that_allows_less_is_left_out_by_name_and_nothing_of_it_leaves(
     for site in SITES:
         text = (hospitals / f"{site}.toml").read_text().replace(f'"{site}/', f'"{hospitals}/{site}/')
         (tmp_path / "sites").mkdir(exist_ok=True)
-        (tmp_path / "sites" / f"{site}.toml").write_text(text + ("[privacy]\nepsilon = 2\n" if site == "calder" else ""))
+        # A site that sets a budget deals its patients by lot, each for itself.
+        own = 'by = "patient"\n[privacy]\nepsilon = 2\n' if site == "calder" else ""
+        (tmp_path / "sites" / f"{site}.toml").write_text(text + own)
     (tmp_path / "tiny.toml").write_text(private_recipe(recipe_text, rounds=1))
     run = simulate("tiny.toml", "--sites", "sites", "--out", "run", cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-3000:]

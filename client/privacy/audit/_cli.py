@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rainhill.cli import stops_at_once
+from rainhill.errors import ConfigError
 
 if TYPE_CHECKING:
     from client.privacy.audit.finding import Finding, Trial
@@ -48,6 +49,8 @@ def audit(as_json: bool, out: Path | None, quick: bool, names: tuple[str, ...], 
     for name in names:
         if name not in LAYERS:
             raise click.UsageError(unknown(list(LAYERS), name, "layer"))
+    if out is not None:
+        _refuse_unwritable(out)
     trial = Trial(quick=quick, seed=secrets.randbelow(SEEDS) if seed is None else seed, fresh=seed is None)
     findings = []
     for name, layer in LAYERS.items():
@@ -55,13 +58,26 @@ def audit(as_json: bool, out: Path | None, quick: bool, names: tuple[str, ...], 
             findings.append(layer(trial))
             if not as_json:
                 _print(findings[-1])
-    drawn = None if out is None else _draw(out, trial)
     if as_json:
+        # Before the picture: a disk that is full by now does not cost the findings.
         click.echo(json.dumps([finding.row() for finding in findings], indent=1))
-    else:
-        click.echo(f"{drawn or ''}\n{_told(findings)}\n{_again(trial)}")
+    drawn = None if out is None else _draw(out, trial)
+    if not as_json:
+        click.echo(f"{drawn or ''}\n{_told(findings)}\n{_again(trial, names)}")
     if not all(finding.passed for finding in findings):
         sys.exit(FAILED)
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Before the minutes that an audit takes. Raises ConfigError."""
+    import tempfile
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written to: {error.strerror}") from error
 
 
 def _print(finding: Finding) -> None:
@@ -85,8 +101,8 @@ def _told(findings: Sequence[Finding]) -> str:
     return f"{len(findings)} of {len(findings)} hold. An audit can find faults; it cannot prove that there are none."
 
 
-def _again(trial: Trial) -> str:
-    command = f"rainhill audit --seed {trial.seed}{' --quick' if trial.quick else ''}"
+def _again(trial: Trial, names: Sequence[str]) -> str:
+    command = f"rainhill audit --seed {trial.seed}{' --quick' if trial.quick else ''}" + "".join(f" --layer {name}" for name in names)
     return f"The same draws again{', but for the secret keys of granted rounds' if trial.fresh else ''}: {command}"
 
 

@@ -1,9 +1,11 @@
 """The inversion as one figure, for people who do not read gradients."""
 
+from io import BytesIO
 from pathlib import Path
 
 from client.privacy.audit.inversion import Inversion, similarity
 from rainhill.adapter import Array
+from rainhill.files import write_whole
 
 NAME = "inversion.png"
 INK, MUTED, PAPER = "#16202a", "#5b6874", "#ffffff"
@@ -16,7 +18,6 @@ def draw(found: Inversion, folder: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    folder.mkdir(parents=True, exist_ok=True)
     panels = (
         ("The film at the hospital", "a drawing, of nobody", found.original, MUTED),
         ("Recovered without protection", _told(found.original, found.unprotected), found.unprotected, "#c0392b"),
@@ -34,9 +35,10 @@ def draw(found: Inversion, folder: Path) -> Path:
             axes.text(0, 1.095, title, transform=axes.transAxes, color=INK, fontsize=11.5, weight="bold", va="center")
             axes.text(0, 1.035, under, transform=axes.transAxes, color=colour, fontsize=10, va="center")
         figure.text(0.03, 0.075, _caption(found), color=MUTED, fontsize=9, va="center", linespacing=1.5)
-        path = folder / NAME
-        figure.savefig(path, metadata={"Software": None})
-    return path
+        drawn = BytesIO()
+        figure.savefig(drawn, metadata={"Software": None})
+    write_whole(folder / NAME, drawn.getvalue())
+    return folder / NAME
 
 
 def _told(original: Array, recovered: Array) -> str:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from client.data.splits import by_fold, by_fraction, deal, k_fold, patient_labels, strata
+from client.data.splits import by_fold, by_fraction, by_lot, deal, k_fold, patient_labels, strata
 from rainhill.config import SplitConfig
 from rainhill.errors import DataError
 
@@ -64,10 +64,41 @@ def test_a_patient_never_straddles_and_the_same_seed_deals_the_same(data, labels
     patients = np.array(data.draw(st.permutations([*range(6), *extra])))
     images = labels[np.arange(len(patients)) % len(labels)]
     split = SplitConfig(folds=folds, seed=seed)
-    part = deal(images, patients, split)
+    names = np.array([f"p{patient}" for patient in patients])
+    part = deal(images, patients, names, split)
     for patient in range(6):
         assert len(set(part[patients == patient].tolist())) == 1
-    assert (part == deal(images, patients, split)).all()
+    assert (part == deal(images, patients, names, split)).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(gone=st.integers(0, 199), seed=seeds, folds=st.sampled_from([None, 2, 5]))
+def test_by_lot_a_patient_who_is_gone_moves_nobody_else(gone, seed, folds):
+    names = np.array([f"{number:032x}" for number in range(200)])
+    split = SplitConfig(by="patient", val=0.3, folds=folds, seed=seed)
+    whole, without = by_lot(names, split), by_lot(np.delete(names, gone), split)
+    assert (without == np.delete(whole, gone)).all()
+
+
+def test_by_labels_a_patient_who_is_gone_moves_others_which_is_why_privacy_asks_for_lots():
+    table = (np.random.default_rng(0).random((80, 3)) < 0.3).astype(np.float32)
+    patients, names = np.arange(80), np.array([f"{number:032x}" for number in range(80)])
+    whole = deal(table, patients, names, SplitConfig())
+    without = deal(table[1:], patients[1:] - 1, names[1:], SplitConfig())
+    assert (whole[1:] != without).sum() > 1
+
+
+def test_lots_deal_parts_about_as_large_as_asked_and_each_fold_tests_once():
+    names = np.array([f"{number:032x}" for number in range(4000)])
+    part = by_lot(names, SplitConfig(by="patient", val=0.1, test=0.2))
+    for name, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
+        # Five standard deviations of a share of 4,000.
+        assert abs((part == name).mean() - share) < 5 * np.sqrt(share * (1 - share) / 4000)
+    folds = [by_lot(names, SplitConfig(by="patient", val=0.1, folds=4, fold=fold)) for fold in range(4)]
+    assert (np.sum([part == "test" for part in folds], axis=0) == 1).all()
+    assert abs((folds[0] == "val").mean() - 0.1) < 0.024
+    with pytest.raises(DataError, match="none of 2 patients fell into"):
+        by_lot(names[:2], SplitConfig(by="patient"))
 
 
 def test_another_seed_deals_otherwise():

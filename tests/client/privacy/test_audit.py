@@ -16,6 +16,7 @@ from client.privacy.audit.inversion import inversion, similarity
 from client.privacy.audit.layers import LAYERS
 from client.privacy.audit.sensitivity import _moved
 from perf._audit_faults import FAULTS
+from rainhill.errors import ConfigError
 
 CAUGHT_BY = {
     "noise / 10": ("noise", "one_run"),
@@ -87,6 +88,13 @@ def test_an_unknown_layer_is_refused_with_the_nearest() -> None:
     result = CliRunner().invoke(audit, ["--layer", "one_rum"])
     assert result.exit_code == 2
     assert "no layer is called 'one_rum', did you mean 'one_run'" in result.output
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_audit(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for out in ("taken/below", "/proc/nowhere"):
+        with pytest.raises(ConfigError, match="cannot be written to"):
+            CliRunner().invoke(audit, ["--out", str(tmp_path / out)], catch_exceptions=False)
 
 
 def test_a_sound_audit_claims_no_proof() -> None:

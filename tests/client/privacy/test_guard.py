@@ -148,6 +148,23 @@ def test_a_site_refuses_what_is_above_its_own_limits(
         admit(config, recipe.model_copy(update={"privacy": asked}))
 
 
+def test_a_kept_update_is_not_given_under_a_ledger_that_knows_no_charge_for_it(private: Bench, site: SiteData, guard: Guard) -> None:
+    older = {path: path.read_bytes() for path in (guard.ledger.path, guard.ledger.head)}
+    given(private, site, guard)
+    assert isinstance(give(private, site, guard), Update)
+    for path, data in older.items():
+        path.write_bytes(data)
+    assert "an update is kept in" in refused(private, site, guard)
+    assert "ledger.sqlite holds no charge for it: an older ledger, or another, was put in its place" in refused(private, site, guard)
+    assert [event.kind for event in guard.ledger.events()] == ["opened"]
+
+
+def test_what_a_site_keeps_of_a_round_is_its_own_to_read(private: Bench, site: SiteData, guard: Guard) -> None:
+    given(private, site, guard)
+    (update,) = (guard.folder / "updates").iterdir()
+    assert oct(update.stat().st_mode & 0o777) == "0o600"
+
+
 @pytest.mark.parametrize("weights", ["patients", "capped"])
 def test_weights_by_patients_ask_for_a_declared_number(recipe: Recipe, weights: str) -> None:
     asked = recipe.model_copy(update={"privacy": ASKED, "strategy": recipe.strategy.model_copy(update={"weights": weights})})

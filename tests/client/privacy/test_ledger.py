@@ -224,6 +224,64 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, charge):
         os.system(f"umount {disk}")
 
 
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_where_nothing_can_be_written_a_ledger_is_read_and_nothing_is_left_beside_it(tmp_path, charge, how):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=256k tmpfs {disk} 2>/dev/null") != 0:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        ledger = Ledger.open(disk / "state", site="aintree")
+        ledger.append(charge(1))
+        before = sorted(path.name for path in ledger.path.parent.iterdir())
+        if how == "full":
+            with pytest.raises(OSError, match="No space left"):
+                fill(disk / "filler")
+        else:
+            assert os.system(f"mount -o remount,ro {disk}") == 0
+        assert Ledger.open(disk / "state", site="aintree").verify() == 2
+        assert sorted(path.name for path in ledger.path.parent.iterdir()) == before == ["ledger.head", "ledger.lock", "ledger.sqlite"]
+        # What another process is about to merge is not passed over.
+        if how == "full":
+            (ledger.path.with_name("ledger.sqlite-wal")).touch()
+            with pytest.raises(LedgerError, match="its newest entries are in ledger.sqlite-wal"):
+                ledger.verify()
+    finally:
+        os.system(f"umount {disk}")
+
+
+def test_a_ledger_and_its_keys_are_for_their_owner_alone(tmp_path, charge):
+    ledger = Ledger.open(tmp_path / "state", site="aintree")
+    ledger.append(charge(1))
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in (ledger.path, ledger.head, ledger.path.parent)} == {
+        "ledger.sqlite": "0o600",
+        "ledger.head": "0o600",
+        "state": "0o700",
+    }
+
+
+@pytest.mark.parametrize("trace", ["keys", "updates"])
+def test_a_ledger_that_is_gone_is_not_begun_anew_where_rounds_were_charged_to_it(tmp_path, charge, trace):
+    ledger = Ledger.open(tmp_path, site="aintree")
+    ledger.append(charge(1))
+    (tmp_path / trace).mkdir()
+    Ledger.open(tmp_path, site="aintree")
+    ledger.path.unlink()
+    ledger.head.unlink()
+    with pytest.raises(LedgerError, match=f"ledger.sqlite: is gone, though {trace} of rounds charged to it are there"):
+        Ledger.open(tmp_path, site="aintree")
+    assert not ledger.path.exists()
+
+
+@pytest.mark.parametrize("head", ['{"seq": 0, "hash": ""}', '{"seq": -1, "hash": "x"}'])
+def test_a_head_that_no_ledger_has_is_refused(tmp_path, charge, head):
+    ledger = Ledger.open(tmp_path, site="aintree")
+    ledger.append(charge(1))
+    ledger.head.write_text(head)
+    with pytest.raises(LedgerError, match="which no ledger has"):
+        Ledger.open(tmp_path, site="aintree")
+
+
 def in_a_child(act):
     child = os.fork()
     if child == 0:

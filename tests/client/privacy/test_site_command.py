@@ -46,15 +46,15 @@ def recipe_file(tmp_path, recipe_text):
     return written
 
 
-def told(*arguments):
+def told(*arguments, exit_code=0):
     found = CliRunner().invoke(site, ["privacy", *map(str, arguments)], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
+    assert found.exit_code == exit_code, found.output
     return found.stdout
 
 
 def test_a_site_without_a_ledger_has_spent_nothing_and_gets_none_by_asking(site_file):
     assert "none yet: nothing was charged" in told(site_file)
-    assert told(site_file, "--verify") == "there is no ledger yet\n"
+    assert told(site_file, "--verify") == f"there is no ledger yet in {site_file.parent / 'aintree-state'}\n"
     assert [path.name for path in site_file.parent.iterdir()] == ["aintree.toml"]
 
 
@@ -67,6 +67,7 @@ def test_what_was_spent_is_told_with_what_it_means(site_file, ledger):
     assert any(line.startswith("most spent") and "by RDP" in line and "of 2" in line for line in lines)
     assert f"30 patients were charged, by what each has spent; epsilon {RELATION}" in text
     assert "0000000000000001" not in text
+    assert "by RDP: a looser bound by another theory, to hold the claim against" in text
     assert all(len(line) <= 140 for line in text.splitlines())
 
 
@@ -108,11 +109,31 @@ def test_a_run_is_priced_before_it_is_accepted(site_file, ledger, recipe_file):
     assert "of 2: 0.000 remain" in text
     assert "20 patients charged before cannot afford all of it, and would be left out before its end" in text
     assert "note       refused before its end if it is for data set films: 12 steps more" in text
+    assert "in its first round" not in text
     found = json.loads(told(site_file, "--what-if", recipe_file(), "--patients", "5", "--json"))
     cost = found["cost"]
     assert cost["sample_rate"] == 1.0 and found["refused"] == "" and cost["unable"] == 30
     assert cost["before"]["epsilon"] < cost["after"]["epsilon"]
     assert 0.99 < cost["run"]["epsilon"] <= 1.0
+
+
+def test_a_run_for_patients_who_have_nothing_left_is_told_to_end_before_it_begins(site_file, ledger, recipe_file):
+    site_file.write_text(site_file.read_text().replace("epsilon = 2", "epsilon = 1.02"))
+    text = told(site_file, "--what-if", recipe_file(), "--patients", "20")
+    assert "note       refused in its first round if it is for the patients charged before: 30 of them have no budget left" in text
+
+
+def test_a_ledger_that_was_put_back_is_found_by_a_hash_that_was_kept_elsewhere(site_file, ledger, charge):
+    older = {path: path.read_bytes() for path in (ledger.path, ledger.head)}
+    kept = json.loads(told(site_file, "--verify", "--json"))["newest"]
+    ledger.append(charge(5))
+    newest = json.loads(told(site_file, "--verify", "--json"))["newest"]
+    assert "9 entries hold" in told(site_file, "--verify", "--expect", kept)
+    for path, data in older.items():
+        path.write_bytes(data)
+    assert "8 entries hold" in told(site_file, "--verify")
+    with pytest.raises(LedgerError, match=f"none of 8 entries has hash {newest}: the ledger was put back, or is another"):
+        told(site_file, "--verify", "--expect", newest)
 
 
 def test_a_run_is_priced_for_the_number_of_patients_that_the_site_declares(site_file, recipe_file):
@@ -131,7 +152,7 @@ def test_a_run_is_priced_for_the_number_of_patients_that_the_site_declares(site_
     ],
 )
 def test_a_run_that_would_be_refused_says_why(site_file, recipe_file, privacy, said):
-    text = told(site_file, "--what-if", recipe_file(privacy), "--patients", "100")
+    text = told(site_file, "--what-if", recipe_file(privacy), "--patients", "100", exit_code=1)
     assert "refused" in text and said in text
 
 
@@ -150,6 +171,7 @@ def test_where_nobody_asks_for_privacy_it_is_said_that_nothing_is_protected(site
         (("a.toml", "--what-if", "r.toml", "--patients", "0"), "0 is not in the range x>=1"),
         (("a.toml", "--verify", "--plot", "x.png"), "ask one of them"),
         (("a.toml", "--epsilon"), "No such option"),
+        (("a.toml", "--expect", "0" * 64), "--expect HASH goes with --verify"),
     ],
 )
 def test_wrong_arguments_are_told(arguments, said):
