@@ -123,6 +123,14 @@ class PrivacyConfig(Section):
     declared_patients: int | None = Field(default=None, ge=1)
     """A round number that the site is content to be known by: the weight of its updates, where a recipe weighs by patients."""
 
+    @model_validator(mode="after")
+    def _no_part_above_the_whole(self) -> "PrivacyConfig":
+        for name in ("epsilon_per_run", "epsilon_per_cohort"):
+            part = getattr(self, name)
+            if part is not None and part > self.epsilon:
+                raise ValueError(f"{name} = {part:g} is above epsilon = {self.epsilon:g}, which is of all runs together")
+        return self
+
 
 class SiteConfig(Section):
     """One hospital's own file. The site is sovereign: nothing in here is set by anybody else."""

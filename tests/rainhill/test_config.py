@@ -26,6 +26,7 @@ def refused(path: Path, text: str, model: type = SiteConfig) -> str:
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 2', "data.split.val = 2: Input should be less than 1"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 0.5\ntest = 0.6', "val 0.5 and test 0.6 leave no patient to train on"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nfolds = 5\nfold = 5', "fold 5 is not one of 0 to 4"),
+        ('name = "a"\n[privacy]\nepsilon = 3\nepsilon_per_run = 8', "epsilon_per_run = 8 is above epsilon = 3"),
         (
             'name = "a"\n[data]\nmanifest = "m"\n[privacy]\nepsilon = 3',
             "data.split.by = 'labels' with [privacy]: with one patient more, others too would be trained on; set by = \"patient\"",
