@@ -118,7 +118,7 @@ def test_a_run_is_priced_before_it_is_accepted(site_file, ledger, recipe_file):
 
 
 def test_a_run_for_patients_who_have_nothing_left_is_told_to_end_before_it_begins(site_file, ledger, recipe_file):
-    site_file.write_text(site_file.read_text().replace("epsilon = 2", "epsilon = 1.02"))
+    site_file.write_text('name = "aintree"\n[privacy]\nepsilon = 1.02\n')
     text = told(site_file, "--what-if", recipe_file(), "--patients", "20")
     assert "note       refused in its first round if it is for the patients charged before: 30 of them have no budget left" in text
 
