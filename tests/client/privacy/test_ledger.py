@@ -203,51 +203,47 @@ def fill(path):
             file.write(bytes(512))
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, charge):
-    """A real full disk: a file system of its own, filled to the last byte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.system(f"mount -t tmpfs -o size=256k tmpfs {disk} 2>/dev/null") != 0:
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own, small enough to be filled to the last byte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.system(f"mount -t tmpfs -o size=256k tmpfs {folder} 2>/dev/null") != 0:
         pytest.skip("needs the right to mount a small file system")
-    try:
-        ledger = Ledger.open(disk / "state", site="aintree")
-        ledger.append(charge(1))
-        filler = disk / "filler"
-        with pytest.raises(OSError, match="No space left"):
-            fill(filler)
-        with pytest.raises(LedgerError, match=r"ledger.(sqlite|head): .*(full|No space left|I/O error)"):
-            ledger.append(*(charge(number) for number in range(2, 300)))
-        filler.unlink()
-        assert Ledger.open(disk / "state", site="aintree").verify() in (2, 300)
-        ledger.append(charge(300))
-    finally:
-        os.system(f"umount {disk}")
+    yield folder
+    os.system(f"umount {folder}")
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(disk, charge):
+    ledger = Ledger.open(disk / "state", site="aintree")
+    ledger.append(charge(1))
+    filler = disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        fill(filler)
+    with pytest.raises(LedgerError, match=r"ledger.(sqlite|head): .*(full|No space left|I/O error)"):
+        ledger.append(*(charge(number) for number in range(2, 300)))
+    filler.unlink()
+    assert Ledger.open(disk / "state", site="aintree").verify() in (2, 300)
+    ledger.append(charge(300))
 
 
 @pytest.mark.parametrize("how", ["full", "read-only"])
-def test_where_nothing_can_be_written_a_ledger_is_read_and_nothing_is_left_beside_it(tmp_path, charge, how):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.system(f"mount -t tmpfs -o size=256k tmpfs {disk} 2>/dev/null") != 0:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        ledger = Ledger.open(disk / "state", site="aintree")
-        ledger.append(charge(1))
-        before = sorted(path.name for path in ledger.path.parent.iterdir())
-        if how == "full":
-            with pytest.raises(OSError, match="No space left"):
-                fill(disk / "filler")
-        else:
-            assert os.system(f"mount -o remount,ro {disk}") == 0
-        assert Ledger.open(disk / "state", site="aintree").verify() == 2
-        assert sorted(path.name for path in ledger.path.parent.iterdir()) == before == ["ledger.head", "ledger.lock", "ledger.sqlite"]
-        # What another process is about to merge is not passed over.
-        if how == "full":
-            (ledger.path.with_name("ledger.sqlite-wal")).touch()
-            with pytest.raises(LedgerError, match="its newest entries are in ledger.sqlite-wal"):
-                ledger.verify()
-    finally:
-        os.system(f"umount {disk}")
+def test_where_nothing_can_be_written_a_ledger_is_read_and_nothing_is_left_beside_it(disk, charge, how):
+    ledger = Ledger.open(disk / "state", site="aintree")
+    ledger.append(charge(1))
+    before = sorted(path.name for path in ledger.path.parent.iterdir())
+    if how == "full":
+        with pytest.raises(OSError, match="No space left"):
+            fill(disk / "filler")
+    else:
+        assert os.system(f"mount -o remount,ro {disk}") == 0
+    assert Ledger.open(disk / "state", site="aintree").verify() == 2
+    assert sorted(path.name for path in ledger.path.parent.iterdir()) == before == ["ledger.head", "ledger.lock", "ledger.sqlite"]
+    # What another process is about to merge is not passed over.
+    if how == "full":
+        (ledger.path.with_name("ledger.sqlite-wal")).touch()
+        with pytest.raises(LedgerError, match="its newest entries are in ledger.sqlite-wal"):
+            ledger.verify()
 
 
 def test_a_ledger_and_its_keys_are_for_their_owner_alone(tmp_path, charge):
