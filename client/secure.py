@@ -7,15 +7,15 @@ however often the round is tried: the sums of two lists would differ by somebody
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rainhill import wire
 from rainhill.adapter import Adapter
 from rainhill.errors import RainhillError, RefusedError
 from rainhill.files import write_whole
-from rainhill.messages import Plan, Refusal, SecureMessage, SiteId
-from rainhill.recipe import SecureSection
+from rainhill.messages import Plan, Refusal, SecureMessage, SiteId, Update
+from rainhill.recipe import SecureSection, Weights
 from rainhill.secagg import Confirmations, Inbox, Layout, Roster, Terms, UnmaskRequest, agree, client, kept
 
 
@@ -29,13 +29,16 @@ class Masker:
     pinned: Mapping[SiteId, bytes]
     """The Ed25519 public key by which the site knows each of the others."""
     section: SecureSection
+    weights: Weights
+    """How the recipe weighs updates: by patients, each site masks its own as many times as it told."""
 
 
-def hide(masker: Masker, plan: Plan, delta: Adapter) -> None:
-    """Keeps the update of this plan for the exchanges that follow."""
+def hide(masker: Masker, plan: Plan, update: Update) -> Update:
+    """Keeps the update of this plan for the exchanges that follow; what may cross at once is it without tensors."""
     folder = _folder(masker, plan.run, plan.round)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_whole(folder / "update", delta.to_bytes(), private=True)
+    write_whole(folder / "update", wire.answer_to_bytes(update), private=True)
+    return replace(update, delta=Adapter({}))
 
 
 def respond(blob: bytes, masker: Masker) -> bytes:
@@ -71,8 +74,8 @@ def _share(masker: Masker, message: SecureMessage) -> bytes:
 
 def _mask(masker: Masker, message: SecureMessage) -> bytes:
     folder, terms = _opened(masker, message)
-    update = Adapter.from_bytes((folder / "update").read_bytes())
-    state, masked = client.mask(kept.shared(_state(folder), terms), Inbox.from_bytes(message.body, terms), update)
+    update = _update(folder)
+    state, masked = client.mask(kept.shared(_state(folder), terms), Inbox.from_bytes(message.body, terms), update.delta)
     _keep(folder, state)
     return masked.to_bytes(terms)
 
@@ -105,15 +108,20 @@ _EXCHANGES: tuple[Callable[[Masker, SecureMessage], bytes], ...] = (_advertise, 
 
 
 def _check_terms(masker: Masker, message: SecureMessage, terms: Terms) -> None:
-    """Raises RefusedError unless they follow from the recipe and from this site's own update."""
-    path = _folder(masker, message.run, message.round) / "update"
-    if not path.exists():
+    """Raises RefusedError unless they follow from the recipe and from this site's own update.
+
+    Another site's weight is for that site to check: all sign the same terms, or they share no masks.
+    """
+    folder = _folder(masker, message.run, message.round)
+    if not (folder / "update").exists():
         raise RefusedError(f"{masker.site}: has no update for round {message.round} of run {message.run}")
-    shapes = {name: array.shape for name, array in Adapter.from_bytes(path.read_bytes()).items()}
+    update = _update(folder)
+    shapes = {name: array.shape for name, array in update.delta.items()}
+    equal, own = masker.weights == "equal", update.patients or 0
     expected = agree(
         run=message.run,
         round=message.round,
-        weights=dict.fromkeys(terms.weights, 1),
+        weights=dict.fromkeys(terms.weights, 1) if equal else {**terms.weights, masker.site: own},
         layout=Layout(shapes=shapes),
         bound=masker.section.bound,
         dropouts=masker.section.dropouts,
@@ -127,6 +135,12 @@ def _opened(masker: Masker, message: SecureMessage) -> tuple[Path, Terms]:
     if not (folder / "state").exists():
         raise RefusedError(f"{masker.site}: exchange {message.phase} of round {message.round} does not follow from one before")
     return folder, Terms.from_bytes((folder / "terms").read_bytes())
+
+
+def _update(folder: Path) -> Update:
+    update = wire.answer_from_bytes((folder / "update").read_bytes())
+    assert isinstance(update, Update)
+    return update
 
 
 def _state(folder: Path) -> bytes:

@@ -117,7 +117,8 @@ class SecureSection(Section):
     """The coordinator learns the sum of a round's updates and none of them. Bonawitz et al. 2017, arXiv:1611.04482; `rainhill.secagg`."""
 
     bound: Positive = 10.0
-    """The largest absolute value of an update's entry; one above is refused. Sums are exact to `bound * sites / 2**29` or so."""
+    """The largest absolute value of an update's entry; one above is refused. A mean is off by at most `bound / 2**17`, and by
+    `bound * sites / 2**30` where all sites count alike."""
     dropouts: Annotated[float, Field(ge=0, lt=0.5)] = 0.3
     """Share of the sites that may be lost in a round without losing the round."""
 

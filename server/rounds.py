@@ -85,7 +85,7 @@ def _one_round(
         summed = aggregate(talk)
         refused |= {site: talk.lost.get(site, "is not in the sum") for site in talk.terms.sites if site not in summed.survivors}
         updates = [update for update in updates if update.site in summed.survivors]
-        # One update stands for all: under a linear rule with equal weights their mean is all it takes.
+        # One update stands for all: under a linear rule their weighted mean is all it takes.
         merged = [replace(updates[0], delta=summed.mean)]
     adapter, state = strategy.step(done.adapter, merged, done.state)
     broken = [name for name, array in (*adapter.items(), *state.arrays.items()) if not np.isfinite(array).all()]
@@ -114,12 +114,17 @@ def _talk(plans: Mapping[SiteId, Plan], updates: Sequence[Update], recipe: Recip
     terms = agree(
         run=plan.run,
         round=plan.round,
-        weights={update.site: 1 for update in updates},
+        weights={update.site: _weight(update, strategy) for update in updates},
         layout=Layout(shapes=strategy.uplink(plan.adapter, plan.rule)),
         bound=section.bound,
         dropouts=section.dropouts,
     )
     return Talk(terms=terms, secure=secure)
+
+
+def _weight(update: Update, strategy: Strategy) -> int:
+    """How many times an update counts in the sum. `Strategy.shares` has refused one without a number where it needs it."""
+    return 1 if strategy.weights == "equal" else update.patients or 0
 
 
 def _check_privacy(update: Update, recipe: Recipe) -> None:

@@ -53,6 +53,7 @@ def masker_of(recipe: Recipe, site: SiteId, *, sites: Sequence[SiteId], memory: 
         identity=_identity(recipe, site),
         pinned=pinned_keys(recipe, sites),
         section=recipe.secure_aggregation,
+        weights=recipe.strategy.weights,
     )
 
 

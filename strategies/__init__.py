@@ -71,8 +71,9 @@ def _refuse_insecure(recipe: Recipe, strategy: Strategy) -> None:
     _raise_first(
         [
             (
-                strategy.weights != "equal",
-                f"[secure_aggregation]: weights = {strategy.weights!r} in {named}; all sites count alike there: weights = 'equal'",
+                strategy.weights == "capped",
+                f"[secure_aggregation]: weights = 'capped' in {named}; a cap depends on who answered, and a site masks its share before "
+                "that is known: weights = 'equal' or 'patients'",
             ),
             (bool(strategy.ranks), f"[secure_aggregation]: [lora] ranks = {dict(strategy.ranks)}; masks cancel in vectors of one length"),
             (

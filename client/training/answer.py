@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -71,8 +71,7 @@ def answer(
         update = _update(plan, desk, None) if guard is None else _private_update(plan, desk, guard)
         if recipe.secure_aggregation is None or masker is None:
             return update
-        hide(masker, plan, update.delta)
-        return replace(update, delta=Adapter({}))
+        return hide(masker, plan, update)
     except DataError as error:
         if guard is None:
             return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))

@@ -14,7 +14,7 @@ from rainhill.errors import ProtocolError, RefusedError
 from rainhill.messages import SiteId
 from rainhill.secagg import graph, refusals
 from rainhill.secagg.layout import Layout
-from rainhill.secagg.quantise import Quantiser, Ring
+from rainhill.secagg.quantise import Quantiser, Ring, smallest_ring
 
 COMPLETE_UP_TO = 100
 """Sites. Beyond, the sparse graph is worth its assumption."""
@@ -104,17 +104,17 @@ def agree(
     weights: Mapping[SiteId, int],
     layout: Layout,
     bound: float,
-    ring: Ring = 32,
+    ring: Ring | None = None,
     dropouts: float = 0.3,
     colluding: float = 0.1,
 ) -> Terms:
     """The terms that follow from what a recipe says: the coordinator and every site come to the same.
 
-    `dropouts` is the share of sites that may be lost in a round; `colluding`, of sites that may help the coordinator, counts only for
+    `ring` is the smaller one that leaves the grid fine enough, where None. `dropouts` is the share of sites that may be lost in a round; `colluding`, of sites that may help the coordinator, counts only for
     more than a hundred sites. In the complete graph fewer than 2 quorum - n colluding sites gain nothing by the coordinator's lies.
     """
     refusals.check_weights(weights)
-    count = len(weights)
+    count, total = len(weights), sum(weights.values())
     quorum = refusals.quorum_for(count, dropouts=dropouts)
     degree, threshold = (count - 1, quorum) if count <= COMPLETE_UP_TO else graph.sparse(count, dropouts=dropouts, colluding=colluding)
     return Terms(
@@ -122,7 +122,7 @@ def agree(
         round=round,
         weights=weights,
         layout=layout,
-        quantiser=Quantiser.finest(bound=bound, total_weight=sum(weights.values()), ring=ring),
+        quantiser=Quantiser.finest(bound=bound, total_weight=total, ring=ring or smallest_ring(total)),
         quorum=quorum,
         degree=degree,
         threshold=threshold,

@@ -86,6 +86,24 @@ def test_the_sum_of_masked_updates_makes_the_adapter_of_plain_ones(masked, tmp_p
     assert secure.history[0].up_bytes["aintree"] > 4 * sum(array.size for array in plain.adapter.values())
 
 
+def weighed(bench: Bench) -> Bench:
+    """The same federation, in which a site counts as often as it has patients."""
+    recipe = bench.recipe.model_copy(update={"strategy": bench.recipe.strategy.model_copy(update={"weights": "patients"})})
+    return replace(bench, recipe=recipe, strategy=strategies.from_recipe(recipe))
+
+
+def test_a_sum_weighed_by_patients_is_that_of_plain_updates(masked, five: Path, tmp_path: Path) -> None:
+    bench, data = masked
+    # Of another size, or the weights would not show.
+    write_hospital(five / "more", "aintree", patients=70)
+    more = open_site(bench, read_sites(five / "more")["aintree"], tmp_path / "cache")
+    bench, data = weighed(bench), {**data, "aintree": more}
+    secure, plain = run(bench, data, tmp_path / "secure"), plainly(bench, data, tmp_path / "plain")
+    assert 0 < secure.adapter.max_abs_difference(plain.adapter) < 1e-4
+    alike = replace(bench, strategy=replace(bench.strategy, weights="equal"))
+    assert secure.adapter.max_abs_difference(plainly(alike, data, tmp_path / "alike").adapter) > 1e-3
+
+
 def test_no_update_is_among_what_the_coordinator_is_sent(masked, tmp_path: Path) -> None:
     bench, data = masked
     memory, crossed, answers = arms.memory_of(tmp_path, "shared"), [], []
@@ -99,7 +117,9 @@ def test_no_update_is_among_what_the_coordinator_is_sent(masked, tmp_path: Path)
     run(bench, data, tmp_path, collect=watched, secure=seen_by(secure_inline(bench.recipe, list(data), memory), crossed))
     assert answers and all(dict(answer.delta) == {} for answer in answers)
     for path in memory.rglob("update"):
-        update = Adapter.from_bytes(path.read_bytes())
+        kept = wire.answer_from_bytes(path.read_bytes())
+        assert isinstance(kept, Update)
+        update = kept.delta
         quantiser_free = np.concatenate([update[name].ravel() for name in sorted(update)])
         assert not any(quantiser_free[:8].tobytes() in blob for blob in crossed)
         # A masked vector tells nothing of the update: its words are spread over the whole ring.
@@ -176,6 +196,24 @@ def test_a_site_refuses_what_does_not_follow_from_the_recipe(masked, tmp_path: P
     )
 
 
+def test_a_site_masks_no_other_weight_than_the_number_of_patients_that_it_told(masked, tmp_path: Path) -> None:
+    from rainhill.secagg import Layout, agree
+
+    bench, data = weighed(masked[0]), masked[1]
+    done, memory = run(bench, data, tmp_path), arms.memory_of(tmp_path, "shared")
+    own = data["aintree"].train.count
+    shapes = {name: array.shape for name, array in done.adapter.items()}
+
+    def asked(weights: dict[str, int]) -> SecureMessage | Refusal:
+        terms = agree(run="tiny", round=2, weights=weights, layout=Layout(shapes=shapes), bound=4.0, dropouts=0.2)
+        return exchanged(bench, memory, SecureMessage(run="tiny", round=2, site="aintree", phase=0, body=terms.to_bytes()))
+
+    for weight in (1, 100 * own):
+        answer = asked({**dict.fromkeys(SITES, 30), "aintree": weight})
+        assert isinstance(answer, Refusal) and "are not" in answer.reason
+    assert isinstance(asked({**dict.fromkeys(SITES, 30), "aintree": own}), SecureMessage)
+
+
 def test_an_update_beyond_the_bound_is_refused_and_not_cut(masked, tmp_path: Path) -> None:
     bench, data = masked
     tight = replace(bench, recipe=bench.recipe.model_copy(update={"secure_aggregation": SecureSection(bound=1e-6, dropouts=0.2)}))
@@ -188,7 +226,10 @@ def test_an_update_beyond_the_bound_is_refused_and_not_cut(masked, tmp_path: Pat
     [
         ({"strategy": StrategySection(rule="flexlora")}, "strategy 'flexlora' needs each site's own"),
         ({"strategy": StrategySection(rule="fedavg", robust=PartSection(name="median"))}, "needs each site's own"),
-        ({"strategy": StrategySection(rule="fedavg", weights="patients")}, "all sites count alike"),
+        (
+            {"strategy": StrategySection(rule="fedavg", weights="capped")},
+            "weights = 'capped' in .*: a site masks|a cap depends on who answered",
+        ),
         ({"strategy": StrategySection(rule="fedavg", server_optimizer=PartSection(name="scaffold"))}, "variate|needs each site's own"),
         ({"compression": CompressionSection(encoding="int8")}, "encoding 'int8'"),
     ],
@@ -217,7 +258,9 @@ def test_two_hospitals_are_told_why_it_would_protect_neither(simulate, hospitals
 
 
 def test_a_private_and_masked_run_goes_through(simulate, hospitals: Path, recipe_text, tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text(recipe_text(rule="alternating") + "[privacy]\nepsilon = 6\n[secure_aggregation]\n")
+    text = recipe_text(rule="alternating").replace('rule = "alternating"', 'rule = "alternating"\nweights = "patients"')
+    assert 'weights = "patients"' in text
+    (tmp_path / "tiny.toml").write_text(text + "[privacy]\nepsilon = 6\n[secure_aggregation]\n")
     done = simulate("tiny.toml", "--sites", hospitals, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     rounds = json.loads((tmp_path / "run" / "results.json").read_text())["rounds"]

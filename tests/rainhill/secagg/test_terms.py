@@ -72,8 +72,17 @@ def test_more_dropouts_than_can_be_tolerated_are_refused(dropouts: float, said: 
 def test_weights_too_large_for_the_ring_are_refused_and_a_larger_ring_takes_them() -> None:
     weights = dict.fromkeys("abc", 10**9)
     with pytest.raises(RefusedError, match="levels 0 is not one of 1 to"):
-        agree(run="r", round=1, weights=weights, layout=LAYOUT, bound=1.0)
+        agree(run="r", round=1, weights=weights, layout=LAYOUT, bound=1.0, ring=32)
     assert agree(run="r", round=1, weights=weights, layout=LAYOUT, bound=1.0, ring=64).quantiser.levels > 2**28
+
+
+@pytest.mark.parametrize(("total", "ring"), [(3, 32), (8191, 32), (8193, 64), (3 * 10**9, 64)])
+def test_the_ring_is_the_smaller_one_that_leaves_the_grid_fine_enough(total: int, ring: int) -> None:
+    weights = {"a": total - 2, "b": 1, "c": 1}
+    quantiser = agree(run="r", round=1, weights=weights, layout=LAYOUT, bound=10.0).quantiser
+    assert quantiser.ring == ring
+    # The mean of all is off by half a step at most, which is what a recipe's bound promises.
+    assert quantiser.error_bound(total) / total <= 10.0 / 2**17
 
 
 def test_strategies_that_need_each_update_are_refused_by_name() -> None:
