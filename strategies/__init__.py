@@ -72,8 +72,7 @@ def _refuse_insecure(recipe: Recipe, strategy: Strategy) -> None:
         [
             (
                 strategy.weights == "capped",
-                f"[secure_aggregation]: weights = 'capped' in {named}; a cap depends on who answered, and a site masks its share before "
-                "that is known: weights = 'equal' or 'patients'",
+                f"[secure_aggregation]: weights = 'capped' in {named}; a share is masked before it is known which is cut: take 'patients'",
             ),
             (bool(strategy.ranks), f"[secure_aggregation]: [lora] ranks = {dict(strategy.ranks)}; masks cancel in vectors of one length"),
             (

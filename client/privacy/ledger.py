@@ -198,7 +198,10 @@ class Ledger:
             raise LedgerError(f"{self.path}: entry {seq + 1} cannot be read: {error}") from error
 
     def _can_be_written(self) -> bool:
-        """A full disk or a folder without the right to write lets a ledger be looked at, and nobody else add to it meanwhile."""
+        """A full disk or a folder without the right to write lets a ledger be looked at, and nobody else add to it meanwhile.
+
+        Tried beforehand, because SQLite leaves empty files beside a database that it could not open.
+        """
         try:
             with tempfile.NamedTemporaryFile(dir=self.path.parent) as file:
                 file.write(b"\0" * _ROOM)

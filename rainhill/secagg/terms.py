@@ -110,8 +110,9 @@ def agree(
 ) -> Terms:
     """The terms that follow from what a recipe says: the coordinator and every site come to the same.
 
-    `ring` is the smaller one that leaves the grid fine enough, where None. `dropouts` is the share of sites that may be lost in a round; `colluding`, of sites that may help the coordinator, counts only for
-    more than a hundred sites. In the complete graph fewer than 2 quorum - n colluding sites gain nothing by the coordinator's lies.
+    `ring` is the smaller one that leaves the grid fine enough, where None. `dropouts` is the share of sites that may be lost in a round;
+    `colluding`, of sites that may help the coordinator, counts only for more than a hundred sites. In the complete graph fewer than
+    2 quorum - n colluding sites gain nothing by the coordinator's lies.
     """
     refusals.check_weights(weights)
     count, total = len(weights), sum(weights.values())
