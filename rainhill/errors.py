@@ -11,7 +11,8 @@ RainhillError                 one clear line (a table's problems: one line each)
 ├── LedgerError               a site's privacy ledger was changed, or cannot be read or written: names entry, got and expected
 ├── AccountingError           an epsilon that cannot be claimed: two accountants disagree, or a value none is made for
 ├── MergeError                what the sites sent merged into something that is not a number
-└── CheckpointError           a checkpoint cannot be written or read
+├── CheckpointError           a checkpoint cannot be written or read
+└── DatabaseError             the coordinator's database: cannot be reached, or its tables are of another version
 """
 
 
@@ -60,4 +61,8 @@ class MergeError(RainhillError):
 
 
 class CheckpointError(RainhillError):
+    pass
+
+
+class DatabaseError(RainhillError):
     pass

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rainhill.errors import RefusedError
+
 
 def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     """Replaces `path` by `data` in one step, on disk before it returns; what was there stays until then.
@@ -48,4 +50,19 @@ def alone(lock: Path) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def held(lock: Path, who: str) -> Iterator[None]:
+    """As `alone`, but does not wait: RefusedError where another process is in one, which is `who`."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RefusedError(f"{lock.parent}: {who} is running in this folder already, as process {lock.read_text().strip()}") from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
         yield

@@ -1,0 +1,260 @@
+"""The hospital's SuperNode: speaks Flower's fleet protocol, outbound only, and hands each message to what is installed here.
+
+Flower's own fetches the coordinator's app and runs it. This one never asks for it: a site runs the code that it installed. It keeps trying
+where the connection is lost, and polls quickly only while there is something to do.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+
+from rainhill.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+Work = Callable[["Message"], "Message"]
+"""What is done with a message: its reply. It may take long, and several may be under way."""
+
+HEARTBEAT_S = 30.0
+IDLE_S = (0.1, 2.0)
+"""Between two looks for a message: right after one, and after a while without."""
+RETRY_S = (0.25, 30.0)
+"""Before a call that failed is made again: at first, and at most."""
+AT_ONCE = 4
+"""Messages under way: a fit, and what is asked meanwhile."""
+MOST_OBJECTS = 512
+"""Of one message: Flower cuts what is large into pieces of 5 MiB."""
+LARGEST = 2**30
+"""Bytes of one message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """The coordinator, as this site knows it."""
+
+    address: str
+    """HOST:PORT."""
+    ca: Path
+    """PEM of the authority that its certificate is checked against."""
+    key: Any = field(repr=False)
+    """The site's EC private key, as `cryptography` has it."""
+
+
+@dataclass(kw_only=True)
+class Contact:
+    """What is known of the connection; read by metrics and by the site's page."""
+
+    node: int | None = None
+    last: float | None = None
+    """Seconds since the epoch: when the coordinator last answered a call."""
+    failures: int = 0
+    reason: str = ""
+    """Of the last failure."""
+
+
+class Node:
+    """One per process: Flower takes a second activation of the same key for a restart, and messages under way for lost."""
+
+    def __init__(self, where: Where, work: Work, *, stop: threading.Event, contact: Contact | None = None) -> None:
+        self._where = where
+        self._work = work
+        self._stop = stop
+        self.contact = contact or Contact()
+        self._client = _client(where)
+
+    def run(self) -> None:
+        """Until `stop` is set. What fails is tried again, with growing pauses."""
+        from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+
+        beat = threading.Thread(target=self._beat, daemon=True)
+        beat.start()
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="message") as pool:
+            self._look(pool)
+        beat.join()
+        if self.contact.node is not None:
+            try:
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.contact.node))
+            except httpx.HTTPError as error:
+                log.info("the coordinator was not told that this site leaves: %s", _words(error))
+        self._client.close()
+
+    def _look(self, pool: ThreadPoolExecutor) -> None:
+        """For messages, one after the other."""
+        from flwr.proto.fleet_pb2 import PullMessagesRequest
+
+        idle = IDLE_S[0]
+        while not self._stop.is_set():
+            pulled = self._call(lambda: self._client.PullMessages(PullMessagesRequest(node=self._node())))
+            if pulled is None:
+                return
+            if pulled.messages_list:
+                pool.submit(self._handle, pulled.messages_list[0], pulled.message_object_trees[0])
+                idle = IDLE_S[0]
+            else:
+                self._stop.wait(idle)
+                idle = min(1.2 * idle, IDLE_S[1])
+
+    def _beat(self) -> None:
+        from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+
+        while not self._stop.wait(HEARTBEAT_S / 3):
+            if self.contact.node is not None:
+                self._call(
+                    lambda: self._client.SendNodeHeartbeat(
+                        SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S)
+                    )
+                )  # fmt: skip
+
+    def _node(self) -> Any:
+        """Flower's name of this node, which it is given when it is activated."""
+        from flwr.proto.fleet_pb2 import ActivateNodeRequest
+        from flwr.proto.node_pb2 import Node as FlowerNode
+        from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+        if self.contact.node is None:
+            key = public_key_to_bytes(self._where.key.public_key())
+            activated = self._client.ActivateNode(ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S))
+            self.contact.node = activated.node_id
+            log.info("connected to %s", self._where.address)
+        return FlowerNode(node_id=self.contact.node)
+
+    def _call(self, call: Callable[[], Answer]) -> Answer | None:
+        """What the coordinator answers, however often it has to be asked; None where the site stops before."""
+        pause = RETRY_S[0]
+        while not self._stop.is_set():
+            try:
+                answer = call()
+            except (httpx.HTTPError, OSError, ValueError) as error:
+                if _is_final(error):
+                    raise
+                self._failed(error, pause)
+                self._stop.wait(pause)
+                pause = min(2 * pause, RETRY_S[1])
+            else:
+                self.contact.last, self.contact.reason = time.time(), ""
+                return answer
+        return None
+
+    def _failed(self, error: Exception, pause: float) -> None:
+        self.contact.failures += 1
+        self.contact.reason = _words(error)
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+            # Not known any more, by this key or for this clock: begins anew.
+            self.contact.node = None
+        log.warning("%s: %s; trying again in %.1f s", self._where.address, self.contact.reason, pause)
+
+    def _handle(self, proto: Any, tree: Any) -> None:
+        try:
+            message = self._received(proto, tree)
+            if message is not None:
+                self._send(self._work(message))
+        except httpx.HTTPStatusError as error:
+            log.warning("a message was dropped: %s", _words(error))
+        except Exception:
+            # Of a message that is not what it should be, or of our own: the node goes on.
+            log.exception("a message was dropped")
+
+    def _received(self, proto: Any, tree: Any) -> "Message | None":
+        """With all its pieces, which the coordinator then forgets."""
+        from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+        from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+        from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+        run, name = proto.metadata.run_id, proto.metadata.message_id
+        pieces = list(dict.fromkeys(one.object_id for one in iterate_object_tree(tree)))
+        if len(pieces) > MOST_OBJECTS:
+            raise ProtocolError(f"a message of {len(pieces)} objects, at most {MOST_OBJECTS} are taken")
+        contents: dict[str, bytes] = {}
+        for piece in pieces:
+            content = self._piece(partial(PullObjectRequest, run_id=run, object_id=piece))
+            if content is None:
+                return None
+            contents[piece] = content
+            if sum(map(len, contents.values())) > LARGEST:
+                raise ProtocolError(f"a message of more than {LARGEST} bytes")
+        self._call(
+            lambda: self._client.ConfirmMessageReceived(
+                ConfirmMessageReceivedRequest(node=self._node(), run_id=run, message_object_id=name)
+            )
+        )  # fmt: skip
+        message: Message = inflate_object_from_contents(name, contents)  # type: ignore[assignment]
+        message.metadata.__dict__["_message_id"] = name
+        return message
+
+    def _piece(self, request: Callable[..., Any]) -> bytes | None:
+        pause = IDLE_S[0]
+        while not self._stop.is_set():
+            pulled = self._call(lambda: self._client.PullObject(request(node=self._node())))
+            if pulled is None:
+                return None
+            if not pulled.object_found:
+                raise ProtocolError("a message, of which the coordinator does not have a part")
+            if pulled.object_available:
+                return bytes(pulled.object_content)
+            self._stop.wait(pause)
+            pause = min(2 * pause, IDLE_S[1])
+        return None
+
+    def _send(self, reply: "Message") -> None:
+        from flwr.app.message import remove_content_from_message
+        from flwr.common.serde import message_to_proto
+        from flwr.proto.fleet_pb2 import PushMessagesRequest
+        from flwr.proto.message_pb2 import PushObjectRequest
+        from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        proto, tree, objects = message_to_proto(remove_content_from_message(reply)), get_object_tree(reply), get_all_nested_objects(reply)
+        pushed = self._call(
+            lambda: self._client.PushMessages(
+                PushMessagesRequest(node=self._node(), messages_list=[proto], message_object_trees=[tree], clientapp_runtime_list=[0.0])
+            )
+        )
+        if pushed is None:
+            return
+        for name in pushed.objects_to_push:
+            request = partial(PushObjectRequest, run_id=reply.metadata.run_id, object_id=name, session_id=pushed.session_id)
+            content = objects[name].deflate()
+            self._call(lambda request=request, content=content: self._client.PushObject(request(node=self._node(), object_content=content)))
+
+
+def _client(where: Where) -> Any:
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+    return FleetHttpClient.from_server_address(
+        where.address,
+        insecure=False,
+        root_certificates=str(where.ca),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(where.key, where.key.public_key()),
+        ],
+    )
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether to ask again is of no use: the run is over, or the coordinator does not take it. An unknown key may yet be enrolled."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return False
+    status = error.response.status_code
+    return 400 <= status < 500 and status not in {401, 408, 429}
+
+
+def _words(error: Exception) -> str:
+    """Without what the other side wrote, but for a status."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"HTTP {error.response.status_code} to {error.request.url.path}"
+    return str(error) or type(error).__name__

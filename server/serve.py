@@ -1,0 +1,76 @@
+"""`rainhill coordinator serve`: keeps the SuperLink running, and has it know the sites that are enrolled and no others."""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+
+import httpx
+
+from rainhill.errors import DatabaseError
+from rainhill.files import held
+from rainhill.messages import SiteId
+from rainhill.supervise import Child, keep_running, stopped_by_signals
+from server.database import Database
+from server.home import Home
+from server.link import Link, admit_only
+from server.registry import Registry
+from server.superlink import LinkConfig
+
+log = logging.getLogger(__name__)
+
+SYNC_S = 2.0
+"""How long at most a site that was revoked is still heard."""
+REMIND_S = 60.0
+"""The SuperLink is told all again now and then: it may have been restarted with an empty database."""
+
+
+def serve(home: Home) -> None:
+    """Until SIGTERM or SIGINT. RefusedError where one runs in this folder already."""
+    with held(home.folder / "serve.lock", "a coordinator"):
+        registry = Registry(database=Database.open(home.database_url))
+        stop = stopped_by_signals()
+        syncing = threading.Thread(target=_sync, args=(home, registry, stop), name="registry", daemon=True)
+        syncing.start()
+        keep_running([_superlink(home)], stop=stop)
+        syncing.join(SYNC_S)
+
+
+def link_of(home: Home) -> Link:
+    return Link(port=home.config.address.private_port, ca=home.ca, secret=home.secret.read_bytes())
+
+
+def _superlink(home: Home) -> Child:
+    address = home.config.address
+    config = LinkConfig(
+        host=address.bind,
+        port=address.port,
+        private_port=address.private_port,
+        ca=home.ca,
+        certificate=home.certificate,
+        key=home.server_key,
+        database=home.link_database,
+        secret=home.secret,
+    )
+    return Child(name="SuperLink", command=[sys.executable, "-m", "server.superlink", json.dumps(config.model_dump(mode="json"))])
+
+
+def _sync(home: Home, registry: Registry, stop: threading.Event) -> None:
+    link, told, age = link_of(home), None, 0.0
+    while not stop.wait(SYNC_S):
+        age += SYNC_S
+        try:
+            keys = _keys(registry)
+            if keys != told or age >= REMIND_S:
+                admit_only(link, keys)
+                told, age = keys, 0.0
+        except DatabaseError as error:
+            log.warning("the SuperLink goes on with the sites that it knows: %s", error)
+        except (httpx.HTTPError, OSError) as error:
+            told = None
+            log.info("the SuperLink does not answer yet: %s", error)
+
+
+def _keys(registry: Registry) -> Mapping[SiteId, bytes]:
+    return {name: site.node_key.encode() for name, site in registry.active().items()}

@@ -1,0 +1,199 @@
+"""The coordinator's SuperLink: Flower's own, behind a guard that opens nothing but the sites' part of it to the network.
+
+Flower serves sites, operators and apps at one port, and asks an operator for nothing. Here the public port takes the calls of enrolled
+sites alone. All else is served at a second port on loopback, where an operator's calls need the secret that only the coordinator has.
+"""
+
+import hmac
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rainhill.config import Section, parse
+from rainhill.supervise import end_with_parent
+
+log = logging.getLogger(__name__)
+
+LARGEST = 8 * 2**20
+"""Bytes of one request of a site. Flower cuts what is larger into pieces of 5 MiB."""
+SITE_CALLS = frozenset(
+    f"/v1/fleet/{call}"
+    for call in (
+        "activate-node",
+        "confirm-message-received",
+        "deactivate-node",
+        "get-run",
+        "pull-messages",
+        "pull-object",
+        "push-messages",
+        "push-object",
+        "send-node-heartbeat",
+    )
+)
+"""Neither to register oneself, which enrolment does, nor to fetch an app: a site runs the code that it installed."""
+CONTROL = "/v1/control/"
+BEARER = "Bearer "
+FAILED = 2
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class LinkConfig(Section):
+    """What a SuperLink is started with, as one JSON object; paths are absolute."""
+
+    host: str
+    """Address that sites reach, such as 0.0.0.0."""
+    port: int = Field(ge=0, le=65535)
+    private_port: int = Field(ge=0, le=65535)
+    """On 127.0.0.1, for the coordinator's own processes."""
+    ca: Path
+    certificate: Path
+    key: Path
+    database: Path
+    secret: Path
+    """File of the secret that the coordinator's own processes show."""
+
+
+@dataclass(kw_only=True)
+class Guard:
+    """An ASGI application around Flower's."""
+
+    app: App
+    private_port: int
+    secret: bytes
+    refused: dict[str, int] = field(default_factory=dict)
+    """Reason -> how many requests."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await (self.app(scope, receive, send) if scope["type"] == "lifespan" else send({"type": "websocket.close"}))
+            return
+        reason = self._reason(scope)
+        if reason is None:
+            await self.app(scope, receive, send)
+            return
+        status, words = reason
+        self.refused[words] = self.refused.get(words, 0) + 1
+        log.warning("refused %s %s: %s", scope["method"], scope["path"], words)
+        await _answer(send, status, words)
+
+    def _reason(self, scope: Scope) -> tuple[int, str] | None:
+        """Status and words of a refusal; None for a request that may pass."""
+        path, headers = scope["path"], dict(scope["headers"])
+        if scope["server"][1] == self.private_port:
+            shown = headers.get(b"authorization", b"")
+            wanted = BEARER.encode() + self.secret
+            if path.startswith(CONTROL) and not hmac.compare_digest(shown, wanted):
+                return 401, "an operator's call without the coordinator's secret"
+            return None
+        if path == "/health" and scope["method"] == "GET":
+            return None
+        if path not in SITE_CALLS or scope["method"] != "POST":
+            return 403, "not a call of a site"
+        length = headers.get(b"content-length", b"")
+        # A body longer than announced never comes this far: uvicorn ends the connection.
+        if not length.isdigit():
+            return 411, "a request without its length"
+        if int(length) > LARGEST:
+            return 413, f"a request of more than {LARGEST} bytes"
+        return None
+
+
+async def _answer(send: Send, status: int, words: str) -> None:
+    body = json.dumps({"refused": words}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def serve(config: LinkConfig) -> None:
+    """Until SIGTERM or SIGINT. OSError for a port that is taken."""
+    # Before Flower is imported, which reads them then.
+    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+    import uvicorn
+
+    public, private = _bound(config.host, config.port), _bound("127.0.0.1", config.private_port)
+    guard = Guard(app=_flower(config), private_port=private.getsockname()[1], secret=config.secret.read_bytes())
+    server = uvicorn.Server(
+        uvicorn.Config(
+            guard,
+            ssl_certfile=config.certificate,
+            ssl_keyfile=str(config.key),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    log.info("SuperLink: sites at %s:%d, the coordinator at 127.0.0.1:%d", *public.getsockname()[:2], private.getsockname()[1])
+    server.run(sockets=[public, private])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen at {host}:{port}: {error.strerror}") from error
+
+
+def _flower(config: LinkConfig) -> App:
+    """Flower's application, with the authentication of sites and of executors."""
+    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
+    from flwr.superlink.main import create_app
+
+    files = config.ca, config.certificate, config.key
+    lifespan = SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host=config.host,
+        port=config.port,
+        insecure=False,
+        certificates=(files[0].read_bytes(), files[1].read_bytes(), files[2].read_bytes()),
+        superexec_auth_secret=config.secret.read_bytes(),
+        authn_plugin=load_control_authn_plugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=str(config.ca),
+        ssl_certfile=str(config.certificate),
+        ssl_keyfile=str(config.key),
+        database=str(config.database),
+        # No app is ever started by the SuperLink itself.
+        isolation=ISOLATION_MODE_PROCESS,
+        runtime_dependency_install=False,
+    )
+    return create_app(lifespan, SuperLinkLifespan)
+
+
+def main() -> None:
+    # Flower's logger writes each line by itself too, down to DEBUG.
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    end_with_parent()
+    try:
+        serve(parse(json.loads(sys.argv[1]), LinkConfig, origin="the SuperLink's configuration"))
+    except OSError as error:
+        log.error("%s", error)  # noqa: TRY400 - a line, as for any port that is taken
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()
