@@ -12,11 +12,22 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_file_stays_as_it_was_where_the_block_raises(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a", b"before")
-    with pytest.raises(KeyError), written_whole(tmp_path / "a") as file:
+def interrupted_file(path: Path) -> None:
+    with written_whole(path) as file:
         file.write(b"after")
         raise KeyError
+
+
+def interrupted_folder(folder: Path) -> None:
+    with folder_whole(folder) as part:
+        (part / "half").write_bytes(b"1")
+        raise KeyError
+
+
+def test_a_file_stays_as_it_was_where_the_block_raises(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", b"before")
+    with pytest.raises(KeyError):
+        interrupted_file(tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"before"
     with written_whole(tmp_path / "a") as file:
@@ -34,9 +45,8 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     for _ in range(2):
-        with pytest.raises(KeyError), folder_whole(tmp_path / "a") as part:
-            (part / "half").write_bytes(b"1")
-            raise KeyError
+        with pytest.raises(KeyError):
+            interrupted_folder(tmp_path / "a")
         assert not list(tmp_path.iterdir())
     # What a process that was killed leaves is in nobody's way.
     (tmp_path / "a.part").mkdir()
