@@ -5,6 +5,7 @@ RainhillError                 one clear line (a table's problems: one line each)
 │   └── PluginError           no such strategy, task, model or command; offers the nearest
 ├── DataError                 a site's own data: names file, row and value
 ├── BaseModelError            base weights missing, or not the ones that were pinned
+├── CredentialError           a key, certificate, request or bundle that does not hold: names it and what was expected
 ├── ProtocolError             a message that breaks the wire form: names tensor, got and expected
 ├── RefusedError              a site or a rule says no: names what was asked and what is allowed
 ├── QuorumError               too few sites answered a round
@@ -33,6 +34,10 @@ class DataError(RainhillError):
 
 
 class BaseModelError(RainhillError):
+    pass
+
+
+class CredentialError(RainhillError):
     pass
 
 

@@ -3,9 +3,14 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from rainhill.errors import CredentialError
 
 from rainhill.errors import RefusedError
 
@@ -16,21 +21,88 @@ def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
     A `private` file is its owner's alone to read. Raises OSError that names `path`, whatever step of it failed, and for what is there and
     is no file, such as a device.
     """
+    with written_whole(path, private=private) as file:
+        file.write(data)
+
+
+@contextmanager
+def written_whole(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """As `write_whole`, for what is written piece by piece: `path` is replaced where the block ends, and stays where it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "is there, and is not a file", str(path))
     part = path.with_name(path.name + ".part")
-    try:
+    with _undone(part, path, lambda: part.unlink(missing_ok=True)):
         with open(part, "wb", opener=_for_owner if private else None) as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    _settle(path.parent)
+
+
+@contextmanager
+def folder_whole(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, its owner's alone, that takes its name where the block ends and is gone where the block raises.
+
+    Files in it are to be written with `written_whole`. Raises OSError that names `folder`, also where something is there already.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise FileExistsError(errno.EEXIST, "is there, and is not an empty folder", str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(folder.name + ".part")
+    if part.is_dir():
+        # Of an attempt that was killed.
+        shutil.rmtree(part)
+    with _undone(part, folder, lambda: shutil.rmtree(part, ignore_errors=True)):
+        part.mkdir(mode=0o700)
+        yield part
+        part.replace(folder)
+    _settle(folder.parent)
+
+
+def private_folder(folder: Path) -> None:
+    """Makes a folder that is its owner's alone. Raises CredentialError for one that is there and that others may look into."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _refuse_open(folder, folder.stat().st_mode, "700")
+
+
+def read_private(path: Path) -> bytes:
+    """Raises CredentialError, with its mode, for a file that anybody but its owner may read or write, and for one that is not there."""
+    try:
+        # Without waiting for a writer, should it be a pipe.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise CredentialError(f"{path}: is not a file")
+            _refuse_open(path, mode, "600")
+            return file.read()
+    except FileNotFoundError as error:
+        raise CredentialError(f"{path}: no such file") from error
     except OSError as error:
-        part.unlink(missing_ok=True)
+        raise CredentialError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _refuse_open(path: Path, mode: int, expected: str) -> None:
+    if mode & 0o077:
+        raise CredentialError(f"{path}: has mode {stat.S_IMODE(mode):o}, not {expected}: others may read or change it")
+
+
+@contextmanager
+def _undone(part: Path, path: Path, undo: Callable[[], object]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        undo()
         # A write to a full disk names no file by itself.
-        raise type(error)(error.errno, error.strerror, str(path)) from error
-    directory = os.open(path.parent, os.O_RDONLY)
+        if isinstance(error, OSError) and str(error.filename or part) == str(part):
+            raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def _settle(folder: Path) -> None:
+    """The names in a folder, on disk."""
+    directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

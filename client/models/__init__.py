@@ -1,6 +1,5 @@
 """Base models: a frozen network from pinned weights, split where training begins. One file per architecture."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from client.models._net import Compute, Net
 from rainhill import config, plugins
 from rainhill.errors import BaseModelError
 from rainhill.recipe import BaseSection, LoraSection
+from rainhill.weights import PINNED, digest
 
 __all__ = ["Compute", "Net", "digest", "find_weights", "load", "place"]
 
 EMBEDDED = Path(__file__).parent / "weights"
-_PINNED = ("config.json", "preprocessor_config.json", "*.safetensors")
 
 
 def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], folder: Path) -> Net:
@@ -49,15 +48,6 @@ def _norms(net: Net) -> dict[str, nn.Parameter]:
     }
 
 
-def digest(weights: Path) -> str:
-    """sha256 of the listing that `sha256sum` prints, in the folder of the weights, for config, preprocessing and safetensors files."""
-    files = sorted(file for pattern in _PINNED for file in weights.glob(pattern))
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise BaseModelError(f"base model {weights}: no .safetensors file there")
-    listing = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
 def find_weights(weights: str, folder: Path) -> Path:
     """A folder on this machine: embedded, local, or in the hub's cache (fetched only where it is not there yet)."""
     if weights.startswith("embedded:"):
@@ -80,7 +70,7 @@ def _from_hub(repository: str, local: Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(_PINNED)))
+        return Path(snapshot_download(repository, allow_patterns=list(PINNED)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise BaseModelError(
             f"base model {repository!r}: no folder {local}, and the hub does not give it ({type(error).__name__})"
