@@ -1,28 +1,38 @@
 """The site's side of Flower: says who it is, and answers plans."""
 
 import logging
+import time
 from collections.abc import Callable
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.training.answer import Answer
+import rainhill
 from rainhill import wire
-from rainhill.messages import Plan, Refusal, SiteId, Update
+from rainhill.messages import UNTOLD, Plan, Refusal, SiteId, Update
 
 log = logging.getLogger(__name__)
 
-
+SiteOf = Callable[[Context], SiteId]
 Respond = Callable[[SiteId, bytes], bytes]
 """An exchange of secure aggregation."""
 
 
-def client_app(site_of: Callable[[Context], SiteId], answer: Answer, respond: Respond) -> ClientApp:
+def greeter(site_of: SiteOf) -> ClientApp:
+    """Says which site this is, what it runs and what its clock shows."""
     app = ClientApp()
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        return Message(RecordDict({"hello": ConfigRecord({"site": site_of(context)})}), reply_to=message)
+        about = {"site": site_of(context), "software": f"rainhill {rainhill.__version__}", "protocols": [wire.VERSION], "time": time.time()}
+        return Message(RecordDict({"hello": ConfigRecord(about)}), reply_to=message)
+
+    return app
+
+
+def client_app(site_of: SiteOf, answer: Callable[[Plan], Update | Refusal], respond: Respond) -> ClientApp:
+    """The greeter, which answers plans and exchanges of secure aggregation too."""
+    app = greeter(site_of)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both
@@ -35,16 +45,16 @@ def client_app(site_of: Callable[[Context], SiteId], answer: Answer, respond: Re
             answered = respond(site_of(context), wire.from_record(message.content))
         except Exception:
             log.exception("%s: an exchange of secure aggregation failed", site_of(context))
-            raise RuntimeError("an error at the site, written to its own log") from None
+            raise RuntimeError(UNTOLD) from None
         return Message(wire.to_record(answered), reply_to=message)
 
     return app
 
 
-def _guarded(answer: Answer, plan: Plan) -> Update | Refusal:
+def _guarded(answer: Callable[[Plan], Update | Refusal], plan: Plan) -> Update | Refusal:
     """Flower sends an exception's text to the coordinator, and it may name a patient's file: it is logged here, and stays here."""
     try:
         return answer(plan)
     except Exception:
         log.exception("%s: round %d failed", plan.site, plan.round)
-        return Refusal(run=plan.run, round=plan.round, site=plan.site, reason="an error at the site, written to its own log")
+        return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=UNTOLD)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from rainhill.errors import ProtocolError
+from rainhill.messages import UNTOLD
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -159,12 +160,23 @@ class Node:
         try:
             message = self._received(proto, tree)
             if message is not None:
-                self._send(self._work(message))
+                self._send(self._worked(message))
         except httpx.HTTPStatusError as error:
             log.warning("a message was dropped: %s", _words(error))
         except Exception:
             # Of a message that is not what it should be, or of our own: the node goes on.
             log.exception("a message was dropped")
+
+    def _worked(self, message: "Message") -> "Message":
+        """The reply; where there is none, an error without the words of what went wrong, which may name a patient's file."""
+        from flwr.app import Error, Message
+        from flwr.common.constant import ErrorCode
+
+        try:
+            return self._work(message)
+        except Exception:
+            log.exception("a message of type %s failed", message.metadata.message_type)
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, UNTOLD), reply_to=message)
 
     def _received(self, proto: Any, tree: Any) -> "Message | None":
         """With all its pieces, which the coordinator then forgets."""

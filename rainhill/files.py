@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rainhill.errors import CredentialError
-
-from rainhill.errors import RefusedError
+from rainhill.errors import CredentialError, RefusedError
 
 
 def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:

@@ -11,6 +11,9 @@ from rainhill.compression import Encoding
 SiteId = str
 Factor = Literal["A", "B", "R"]
 
+UNTOLD = "an error at the site, written to its own log"
+"""All that leaves of an error whose words may tell of patients."""
+
 BOTH: frozenset[Factor] = frozenset({"A", "B"})
 
 

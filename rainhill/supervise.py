@@ -1,4 +1,4 @@
-"""Processes that are kept running: started again with growing pauses, stopped in the order they depend on one another, never left behind."""
+"""Processes that are kept running: started again with growing pauses, stopped the last one first, never left behind."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 PAUSE_S = (0.5, 60.0)
-"""Before a process that ended is started again: at first, and at most. It doubles each time, and begins anew after a minute without an end."""
+"""Before a process that ended is started again: at first, and at most. It doubles each time, until one has run for STEADY_S."""
 STEADY_S = 60.0
 STOP_S = 15.0
 """For a process to end by itself when it is asked to; then it is ended."""
@@ -58,7 +58,7 @@ class Child:
             self._pause = min(2 * self._pause, PAUSE_S[1])
         if now >= self._due:
             self.starts, self.started = self.starts + 1, now
-            self._process = subprocess.Popen(self.command, env={**os.environ, **self.environment})
+            self._process = subprocess.Popen(self.command, env={**os.environ, **self.environment})  # noqa: S603 - our own programs
             log.info("%s runs as process %d", self.name, self._process.pid)
 
     def stop(self) -> None:

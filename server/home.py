@@ -1,22 +1,33 @@
 """The coordinator's folder: its own file, its keys and certificates, and where the rest is kept."""
 
-import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field
 
+from rainhill import signed
+from rainhill.address import Host
 from rainhill.config import Name, Section, read_toml
+from rainhill.enrolment import Line, ShortName
 from rainhill.errors import ConfigError
-from rainhill.files import write_whole
+from rainhill.files import folder_whole, keep_new, read_private, write_whole
+from server.authority import Authority, Server, load_authority, new_authority, server_certificate
 
 FILE = "coordinator.toml"
+AUTHORITY_DAYS, SERVER_DAYS = 3650, 398
+"""Of a new authority and of a certificate by it. 398 days is the most that browsers take."""
+WARN_DAYS = 30
+"""Before it expires, a certificate is warned of."""
 
 
 class AddressConfig(Section):
-    host: str = Field(min_length=1)
-    """What sites dial: a name or an address that the certificate is for."""
+    host: Host
+    """What sites dial: a name or an IP address, which the certificate is for."""
+    more_hosts: tuple[Host, ...] = ()
+    """Further names and addresses that it is reached by."""
     port: int = Field(default=9443, ge=1, le=65535)
     bind: str = "0.0.0.0"  # noqa: S104 - sites come from outside
     """The address of this machine that is listened at."""
@@ -32,10 +43,12 @@ class DatabaseConfig(Section):
 class CoordinatorConfig(Section):
     """A consortium's own file."""
 
-    name: Name
-    title: str = ""
+    name: ShortName
+    title: Line = ""
     address: AddressConfig
     database: DatabaseConfig = DatabaseConfig()
+    bases: Mapping[Name, Path] = {}
+    """Base models that go into the bundles: name -> folder, relative to this file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,34 +64,43 @@ class Home:
         return cls(folder=folder.absolute(), config=read_toml(folder / FILE, CoordinatorConfig))
 
     @property
-    def keys(self) -> Path:
-        return self.folder / "keys"
+    def authority(self) -> Path:
+        """Folder of the consortium's own certificate authority; not there where its certificates come from elsewhere."""
+        return self.folder / "authority"
 
     @property
-    def authority_key(self) -> Path:
-        return self.keys / "authority.key"
+    def tls(self) -> Path:
+        """Folder of ca.crt, server.crt and server.key."""
+        return self.folder / "tls"
 
     @property
-    def server_key(self) -> Path:
-        return self.keys / "server.key"
+    def ca(self) -> Path:
+        return self.tls / "ca.crt"
 
     @property
-    def consortium_key(self) -> Path:
-        """Ed25519, 32 bytes as hex: signs bundles and recipes."""
-        return self.keys / "consortium.key"
+    def certificate(self) -> Path:
+        return self.tls / "server.crt"
 
     @property
     def secret(self) -> Path:
         """What the coordinator's own processes show one another."""
-        return self.keys / "secret"
+        return self.folder / "keys" / "secret"
 
     @property
-    def ca(self) -> Path:
-        return self.folder / "ca.crt"
+    def key_file(self) -> Path:
+        return self.folder / "keys" / "consortium.key"
+
+    def key(self) -> bytes:
+        """The Ed25519 private key that signs bundles and recipes."""
+        return signed.read_key(self.key_file)
 
     @property
-    def certificate(self) -> Path:
-        return self.folder / "server.crt"
+    def fingerprint(self) -> str:
+        return signed.fingerprint(signed.public_key(self.key()))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return (self.config.address.host, *self.config.address.more_hosts)
 
     @property
     def database_url(self) -> str:
@@ -90,11 +112,35 @@ class Home:
         return self.folder / "flower.sqlite"
 
 
-def written_secret(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(path, secrets.token_hex(32).encode(), private=True)
+def begin(folder: Path, text: str, own: Server | None = None) -> Home:
+    """A new coordinator from the text of its file, there whole or not at all; `own` are certificates that the consortium brings.
+
+    ConfigError where one is there already, or for what the text says.
+    """
+    if (folder / FILE).exists():
+        raise ConfigError(f"{folder / FILE}: is there already; a second coordinator goes into a folder of its own")
+    with folder_whole(folder) as made:
+        write_whole(made / FILE, text.encode())
+        home = Home.open(made)
+        if own is None:
+            authority = new_authority(home.config.name, days=AUTHORITY_DAYS, now=datetime.now(UTC))
+            authority.keep(home.authority)
+            own = _issued(home, authority)
+        own.keep(home.tls)
+        keep_new(home.secret.parent, {home.key_file.name: signed.new_key(), home.secret.name: secrets.token_hex(32).encode()})
+    return Home.open(folder)
 
 
-def operator() -> str:
-    """Who runs the command, for the record of what was done."""
-    return os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
+def renew(home: Home) -> Server:
+    """A new certificate by the same authority, which sites trust already. CredentialError where the authority is somebody else's."""
+    server = _issued(home, load_authority(home.authority))
+    server.keep(home.tls)
+    return server
+
+
+def secret_of(home: Home) -> bytes:
+    return read_private(home.secret)
+
+
+def _issued(home: Home, authority: Authority) -> Server:
+    return server_certificate(authority, home.hosts, days=SERVER_DAYS, now=datetime.now(UTC))

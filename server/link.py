@@ -111,6 +111,15 @@ def admit_only(link: Link, keys: Mapping[SiteId, bytes]) -> dict[SiteId, int]:
     return nodes
 
 
+def connected(link: Link) -> dict[SiteId, bool]:
+    """Whether each site that the SuperLink knows is in contact with it."""
+    from flwr.proto.control_pb2 import ListNodesRequest
+
+    with _control(link) as control:
+        nodes = control.ListNodes(ListNodesRequest()).nodes_info
+    return {node.name: node.status == "online" for node in nodes if node.status != "unregistered"}
+
+
 @contextmanager
 def opened_grid(link: Link) -> Iterator["Grid"]:
     """A Flower run of its own, in which this process is the ServerApp."""
@@ -120,13 +129,14 @@ def opened_grid(link: Link) -> Iterator["Grid"]:
     from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
     from flwr.supercore.heartbeat import HeartbeatSender
     from flwr.supercore.task_identity import TaskIdentity
-    from flwr.superlink.grid import HttpGrid
+
+    from server.live_grid import LiveGrid
 
     digest, content = _fab()
     with _control(link) as control:
         started = control.StartRun(StartRunRequest(fab=Fab(hash_str=digest, content=content)))
     token = _token(link, started.run_id, AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
-    grid = HttpGrid(link.address, insecure=False, root_certificates=link.ca.read_bytes(), token=token)
+    grid = LiveGrid(link.address, root_certificates=link.ca.read_bytes(), token=token)
     client = grid._runtime_client
     beat = HeartbeatSender(lambda: _beaten(client))
     done = False

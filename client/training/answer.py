@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from client.training.metrics import validation
 from rainhill.adapter import Adapter, Array, factor
 from rainhill.compression import lossy
 from rainhill.errors import DataError, RainhillError, RefusedError
-from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update
+from rainhill.messages import UNTOLD, Evaluation, LocalRule, Plan, Refusal, Update
 from rainhill.recipe import Recipe
 from strategies import Strategy
 
@@ -42,8 +42,6 @@ class LocalData:
 log = logging.getLogger(__name__)
 
 _CARRY = "carry/"
-
-Answer = Callable[[Plan], Update | Refusal]
 
 
 def answer(
@@ -77,7 +75,7 @@ def answer(
             return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
         # It may tell of the patients, and no noise is on it.
         log.warning("%s: round %d: %s", plan.site, plan.round, error)
-        return Refusal(run=plan.run, round=plan.round, site=plan.site, reason="an error at the site, written to its own log")
+        return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=UNTOLD)
     except RainhillError as error:
         return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
 

@@ -1,0 +1,45 @@
+"""`rainhill site serve`: the hospital's daemon, which dials the coordinator and says that the site is there."""
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from client.home import SiteHome
+from client.node import Contact, Node, Where, Work
+from rainhill.files import held
+from rainhill.messages import SiteId
+from rainhill.supervise import stopped_by_signals
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+log = logging.getLogger(__name__)
+
+
+def serve(home: SiteHome) -> None:
+    """Until SIGTERM or SIGINT. RefusedError where one of this site runs already, CredentialError where it has joined no consortium."""
+    # Before Flower is imported, which reads them then.
+    os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    with held(home.state / "serve.lock", f"the daemon of {home.config.name}"):
+        bundle, identity = home.bundle(), home.identity()
+        stop = stopped_by_signals()
+        where = Where(address=f"{bundle.coordinator.host}:{bundle.coordinator.port}", ca=home.ca, key=identity.node)
+        log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
+        node = Node(where, _greets(home.config.name), stop=stop, contact=Contact())
+        node.run()
+
+
+def _greets(site: SiteId) -> Work:
+    from flwr.app import Context, RecordDict
+
+    from client.app import greeter
+
+    app = greeter(lambda context: site)  # noqa: ARG005 - Flower calls with it
+
+    def work(message: "Message") -> "Message":
+        context = Context(
+            run_id=message.metadata.run_id, node_id=message.metadata.dst_node_id, node_config={}, state=RecordDict(), run_config={}
+        )
+        return app(message, context)
+
+    return work

@@ -1,0 +1,268 @@
+"""`rainhill coordinator`: what a consortium's operator does."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rainhill.cli import stops_at_once
+from rainhill.errors import RefusedError
+
+if TYPE_CHECKING:
+    from rainhill.enrolment import SiteRequest
+    from server.home import Home
+    from server.registry import Registry, Site
+
+File = click.Path(path_type=Path, dir_okay=False)
+Folder = click.Path(path_type=Path, file_okay=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Desk:
+    """What the commands share."""
+
+    folder: Path
+
+    def home(self) -> Home:
+        with stops_at_once():
+            from server.home import Home
+
+        return Home.open(self.folder)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--home",
+    type=Folder,
+    default=Path("coordinator"),
+    show_default=True,
+    envvar="RAINHILL_COORDINATOR",
+    show_envvar=True,
+    help="The coordinator's folder.",
+)
+@click.pass_context
+def coordinator(context: click.Context, home: Path) -> None:
+    """A consortium's commands: which hospitals belong to it, and what they are asked."""
+    context.obj = _Desk(folder=home)
+
+
+@coordinator.command()
+@click.argument("name")
+@click.option("--host", "hosts", multiple=True, required=True, help="Name or IP address that sites dial. May be given more than once.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9443, show_default=True, help="Port that sites dial.")
+@click.option("--private-port", type=click.IntRange(1, 65535), default=9444, show_default=True, help="On 127.0.0.1, for the coordinator itself.")
+@click.option("--bind", default="0.0.0.0", show_default=True, help="Address of this machine to listen at.")  # noqa: S104
+@click.option("--title", default="", help="The consortium's name as people write it.")
+@click.option("--database", default="", metavar="URL", help="SQLAlchemy's URL, for PostgreSQL; a file in the folder where not given.")
+@click.option("--tls", type=Folder, metavar="FOLDER", help="Holds ca.crt, server.crt and server.key of the consortium's own, instead of new ones.")
+@click.pass_obj
+def init(
+    desk: _Desk,
+    name: str,
+    hosts: tuple[str, ...],
+    port: int,
+    private_port: int,
+    bind: str,
+    title: str,
+    database: str,
+    tls: Path | None,
+) -> None:
+    """Make a coordinator for the consortium NAME: its file, its keys, a certificate authority and a TLS certificate."""
+    import json
+    from datetime import UTC, datetime
+
+    from server.authority import load_server
+    from server.home import begin
+
+    own = tls and load_server(tls / "ca.crt", tls / "server.crt", tls / "server.key", hosts=hosts, now=datetime.now(UTC))
+    # A JSON string is a TOML string too.
+    lines = [f"name = {json.dumps(name)}", f"title = {json.dumps(title)}", "", "[address]", f"host = {json.dumps(hosts[0])}"]
+    lines += [f"more_hosts = {json.dumps(list(hosts[1:]))}", f"port = {port}", f"bind = {json.dumps(bind)}", f"private_port = {private_port}"]
+    if database:
+        lines += ["", "[database]", f"url = {json.dumps(database)}"]
+    home = begin(desk.folder, "\n".join(lines) + "\n", own or None)
+    click.echo(f"{home.folder}: the coordinator of {title or name}, for sites at {hosts[0]}:{port}")
+    click.echo(f"Its key is {home.fingerprint}: sites compare this when they join.")
+    click.echo("Next: `rainhill coordinator serve`, and `rainhill coordinator enrol` for each site's request.")
+
+
+@coordinator.command()
+@click.pass_obj
+def serve(desk: _Desk) -> None:
+    """Run the coordinator, until Ctrl-C or SIGTERM."""
+    import logging
+
+    home = desk.home()
+    with stops_at_once():
+        from server.serve import serve as run
+
+    logging.getLogger().setLevel(logging.INFO)
+    run(home)
+
+
+@coordinator.command()
+@click.argument("request_file", metavar="REQUEST", type=File)
+@click.option("--fingerprint", help="What the hospital reads from its own screen; asked for where not given.")
+@click.pass_obj
+def enrol(desk: _Desk, request_file: Path, fingerprint: str | None) -> None:
+    """Take a site into the consortium, by the request that it made with `rainhill site init`."""
+    registry, request = _registry(desk.home()), _compared(request_file, fingerprint)
+    site = registry.enrol(request, by=_operator())
+    click.echo(f"{site.name} is enrolled. Next: `rainhill coordinator bundle {site.name}`, for the hospital to join with.")
+
+
+@coordinator.command()
+@click.argument("request_file", metavar="REQUEST", type=File)
+@click.option("--fingerprint", help="What the hospital reads from its own screen; asked for where not given.")
+@click.pass_obj
+def rotate(desk: _Desk, request_file: Path, fingerprint: str | None) -> None:
+    """Give a site new keys, by a new request of its own. The old ones are valid no more; nobody else's change."""
+    registry, request = _registry(desk.home()), _compared(request_file, fingerprint)
+    site = registry.rotate(request, by=_operator())
+    click.echo(f"{site.name} has new keys. Next: `rainhill coordinator bundle {site.name}`, for the hospital to join with.")
+
+
+@coordinator.command()
+@click.argument("site")
+@click.option("--reason", required=True, help="Kept, and shown where the site is listed.")
+@click.pass_obj
+def revoke(desk: _Desk, site: str, reason: str) -> None:
+    """Take a site out of the consortium: from now on nothing of it is taken."""
+    _registry(desk.home()).revoke(site, reason=reason, by=_operator())
+    click.echo(f"{site} is revoked")
+
+
+@coordinator.command()
+@click.option("--json", "as_json", is_flag=True, help="For a script: a list of objects.")
+@click.pass_obj
+def sites(desk: _Desk, as_json: bool) -> None:
+    """List the sites, their keys, and who is in contact."""
+    home = desk.home()
+    known, contact = _registry(home).sites(), _contact(home)
+    if as_json:
+        _echo_json([_described(site, contact) for site in known])
+        return
+    if contact is None:
+        click.echo("the coordinator is not running: who is in contact is not known", err=True)
+    for site in known:
+        about = _described(site, contact)
+        click.echo(f"{site.name:20} {about['state']:10} {about['contact'] or '':10} {site.fingerprint}  {site.title}")
+    if not known:
+        click.echo("no site is enrolled", err=True)
+
+
+@coordinator.command()
+@click.argument("site")
+@click.option("--out", type=File, metavar="FILE", help="SITE.bundle where not given.")
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="For so long it can be joined with.")
+@click.option("--wheels", type=Folder, metavar="FOLDER", help="Wheels for a hospital without internet, packed along.")
+@click.pass_obj
+def bundle(desk: _Desk, site: str, out: Path | None, days: int, wheels: Path | None) -> None:
+    """Pack one file for a site: addresses, certificates, keys, base models."""
+    from server.pack import pack
+
+    home = desk.home()
+    path = pack(home, _registry(home), site, out=out or Path(f"{site}.bundle"), days=days, wheels=wheels)
+    click.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB. The hospital joins with `rainhill site join SITE.toml {path.name}`")
+    click.echo(f"and compares the consortium's key: {home.fingerprint}")
+
+
+@coordinator.command()
+@click.pass_obj
+def renew(desk: _Desk) -> None:
+    """Make a new TLS certificate by the same authority. Sites notice nothing; `serve` takes it when it is started again."""
+    from datetime import UTC, datetime
+
+    from server.chain import days_left
+    from server.home import renew as renewed
+
+    home = desk.home()
+    server = renewed(home)
+    _registry(home).note("renew", home.config.name, by=_operator())
+    click.echo(f"{home.certificate}: valid for {days_left(server.certificate, datetime.now(UTC))} days")
+
+
+@coordinator.command()
+@click.option("--json", "as_json", is_flag=True, help="For a script: a list of objects.")
+@click.pass_obj
+def log(desk: _Desk, as_json: bool) -> None:
+    """Tell what operators did, and when."""
+    events = _registry(desk.home()).events()
+    if as_json:
+        _echo_json([{"time": event.time.isoformat(), "by": event.by, "what": event.what, "subject": event.subject, **event.detail} for event in events])
+        return
+    for event in events:
+        click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {event.by}: {event.what} {event.subject}  {' '.join(event.detail.values())}")
+
+
+def _registry(home: Home) -> Registry:
+    with stops_at_once():
+        from server.database import Database
+        from server.registry import Registry
+
+    return Registry(database=Database.open(home.database_url))
+
+
+def _compared(request_file: Path, fingerprint: str | None) -> SiteRequest:
+    """The request, once somebody has compared its key by another way than it came."""
+    from rainhill import signed
+    from rainhill.enrolment import opened_request
+
+    request = opened_request(request_file.read_bytes())
+    own = signed.fingerprint(bytes.fromhex(request.signing_key))
+    click.echo(f"{request.name} ({request.title}), made {request.made:%Y-%m-%d %H:%M} UTC with {request.software}")
+    if fingerprint is None:
+        if not sys.stdin.isatty():
+            raise RefusedError(f"{request.name}: give --fingerprint, as the hospital reads it to you")
+        fingerprint = click.prompt("Have the hospital read its fingerprint to you, and type it here")
+    if fingerprint.strip().lower() != own:
+        raise RefusedError(f"{request.name}: the request is of key {own}, and the hospital's is {fingerprint.strip()}")
+    return request
+
+
+def _contact(home: Home) -> dict[str, bool] | None:
+    """Whether each site is connected; None where the SuperLink does not answer."""
+    import httpx
+
+    from server.link import connected
+    from server.serve import link_of
+
+    try:
+        return connected(link_of(home))
+    except (httpx.HTTPError, OSError):
+        return None
+
+
+def _described(site: Site, contact: dict[str, bool] | None) -> dict[str, object]:
+    state = "revoked" if site.revoked else "enrolled"
+    return {
+        "name": site.name,
+        "title": site.title,
+        "state": state,
+        "contact": None if contact is None or site.revoked else "connected" if contact.get(site.name) else "away",
+        "fingerprint": site.fingerprint,
+        "software": site.software,
+        "protocols": list(site.protocols),
+        "enrolled": site.enrolled.isoformat(),
+        "keys_since": site.since.isoformat(),
+        "revoked": site.revoked.isoformat() if site.revoked else None,
+        "reason": site.reason,
+    }
+
+
+def _operator() -> str:
+    """Who runs the command, for the record of what was done."""
+    import getpass
+    import os
+
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def _echo_json(document: object) -> None:
+    import json
+
+    click.echo(json.dumps(document, indent=1))
