@@ -24,13 +24,13 @@ from rainhill.text import shown
 REQUEST, BUNDLE = "site request 1", "bundle 1"
 """What they are signed for. The numbers are of their form."""
 _PROOF = "proof of a node key 1"
-_LONGEST_NAME = 50
+LONGEST_NAME = 50
 
 
 def _short(name: str) -> str:
     # It becomes part of file names and of a certificate's subject, which holds 64 characters.
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f"a name here has at most {_LONGEST_NAME} characters, not {len(name)}")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"a name here has at most {LONGEST_NAME} characters, not {len(name)}")
     return name
 
 
@@ -54,7 +54,7 @@ def _p384_pem(pem: str) -> str:
         raise ValueError("is not a public key in PEM") from error
     kind = key.curve.name if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
     if kind != ec.SECP384R1.name:
-        raise ValueError(f"is a key on {kind}, not on P-384")
+        raise ValueError(f"is of kind {kind}, not {ec.SECP384R1.name}")
     assert isinstance(key, ec.EllipticCurvePublicKey)
     if pem != node_pem(key):
         raise ValueError("is not in the canonical form of PEM")

@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +63,16 @@ def private_folder(folder: Path) -> None:
     """Makes a folder that is its owner's alone. Raises CredentialError for one that is there and that others may look into."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _refuse_open(folder, folder.stat().st_mode, "700")
+
+
+def keep_new(folder: Path, secrets: Mapping[str, bytes]) -> None:
+    """Private files in a private folder, by name. Raises CredentialError where one of them is there: a key is never replaced unasked."""
+    private_folder(folder)
+    for name in secrets:
+        if os.path.lexists(folder / name):
+            raise CredentialError(f"{folder / name}: is there already, and is not replaced")
+    for name, data in secrets.items():
+        write_whole(folder / name, data, private=True)
 
 
 def read_private(path: Path) -> bytes:

@@ -152,8 +152,8 @@ def test_a_request_names_the_field_and_its_value(changes: dict[str, object], mes
 
 def test_a_node_key_is_one_on_p384() -> None:
     for key, message in (
-        (ec.derive_private_key(5, ec.SECP256R1()).public_key(), "is a key on secp256r1, not on P-384"),
-        (rsa.generate_private_key(65537, 2048).public_key(), "is a key on RSAPublicKey, not on P-384"),
+        (ec.derive_private_key(5, ec.SECP256R1()).public_key(), "is of kind secp256r1, not secp384r1"),
+        (rsa.generate_private_key(65537, 2048).public_key(), "is of kind RSAPublicKey, not secp384r1"),
     ):
         pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         assert message in refused(forged(node_key=pem))
