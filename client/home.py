@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.identity import Identity, load
 from rainhill.bundle import Bundle, read_manifest
+
+from client.identity import Identity, load
 from rainhill.config import SiteConfig, read_toml
 from rainhill.errors import CredentialError
 

@@ -5,12 +5,10 @@ The node's is on P-384 and kept in OpenSSH's form, the one that Flower's SuperNo
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key, load_ssh_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_ssh_private_key
 
 from rainhill import signed
 from rainhill.enrolment import node_pem
@@ -40,23 +38,22 @@ class Identity:
 
     def keep(self, folder: Path) -> None:
         """Raises CredentialError where a site has an identity already, and for a folder that others may look into."""
-        signing = Ed25519PrivateKey.from_private_bytes(self.signing)
         keep_new(
             folder,
             {
                 NODE: self.node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
-                SIGNING: signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+                SIGNING: signed.key_to_pem(self.signing),
             },
         )
 
 
 def new_identity() -> Identity:
-    return Identity(node=ec.generate_private_key(ec.SECP384R1()), signing=Ed25519PrivateKey.generate().private_bytes_raw())
+    return Identity(node=ec.generate_private_key(ec.SECP384R1()), signing=signed.new_key())
 
 
 def load(folder: Path) -> Identity:
     """Raises CredentialError that names the file, for one that is missing, that others may read, or that holds a key of another kind."""
-    return Identity(node=_node(folder / NODE), signing=_signing(folder / SIGNING))
+    return Identity(node=_node(folder / NODE), signing=signed.read_key(folder / SIGNING))
 
 
 def _node(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -65,19 +62,6 @@ def _node(path: Path) -> ec.EllipticCurvePrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CredentialError(f"{path}: holds no private key in OpenSSH's form that opens without a password") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise CredentialError(f"{path}: is of kind {_kind(key)}, not {ec.SECP384R1.name}")
+        kind = key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else type(key).__name__.removesuffix("PrivateKey")
+        raise CredentialError(f"{path}: is of kind {kind}, not {ec.SECP384R1.name}")
     return key
-
-
-def _signing(path: Path) -> bytes:
-    try:
-        key = load_pem_private_key(read_private(path), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CredentialError(f"{path}: holds no private key in PEM that opens without a password") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise CredentialError(f"{path}: is of kind {_kind(key)}, not Ed25519")
-    return key.private_bytes_raw()
-
-
-def _kind(key: Any) -> str:
-    return key.curve.name if isinstance(key, ec.EllipticCurvePrivateKey) else type(key).__name__.removesuffix("PrivateKey")

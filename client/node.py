@@ -249,7 +249,7 @@ def _client(where: Where) -> Any:
     return FleetHttpClient.from_server_address(
         where.address,
         insecure=False,
-        root_certificates=str(where.ca),
+        root_certificates=where.ca.read_bytes(),
         interceptors=[
             RuntimeVersionHttpInterceptor(component_name="SuperNode"),
             NodeAuthHttpInterceptor(where.key, where.key.public_key()),
@@ -258,8 +258,8 @@ def _client(where: Where) -> Any:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether to ask again is of no use: the run is over, or the coordinator does not take it. An unknown key may yet be enrolled."""
-    if not isinstance(error, httpx.HTTPStatusError):
+    """Whether to ask again is of no use: the run is over, or the coordinator does not take it. A key not known may yet be enrolled."""
+    if not isinstance(error, httpx.HTTPStatusError) or error.request.url.path.endswith("/activate-node"):
         return False
     status = error.response.status_code
     return 400 <= status < 500 and status not in {401, 408, 429}

@@ -5,14 +5,18 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from pydantic import Field, ValidationError
 
 from rainhill.config import Section
 from rainhill.errors import CredentialError
+from rainhill.files import read_private
 from rainhill.text import shown
 
 LARGEST = 2**20
@@ -80,6 +84,27 @@ def bound(body: bytes, *, purpose: str) -> bytes:
     """What is signed: the body together with what it is for, so that a signature given for one purpose is none for another."""
     # As JSON, so that no two purposes and bodies are the same bytes.
     return json.dumps([_LABEL, purpose, body.hex()], separators=(",", ":")).encode()
+
+
+def new_key() -> bytes:
+    """An Ed25519 private key, 32 bytes."""
+    return Ed25519PrivateKey.generate().private_bytes_raw()
+
+
+def key_to_pem(private: bytes) -> bytes:
+    return _private(private).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def read_key(path: Path) -> bytes:
+    """The private key of a file as `key_to_pem` gives. Raises CredentialError that names the file, also where others may read it."""
+    try:
+        key = load_pem_private_key(read_private(path), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CredentialError(f"{path}: holds no private key in PEM that opens without a password") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        kind = key.curve.name if isinstance(key, EllipticCurvePrivateKey) else type(key).__name__.removesuffix("PrivateKey")
+        raise CredentialError(f"{path}: is of kind {kind}, not Ed25519")
+    return key.private_bytes_raw()
 
 
 def public_key(private: bytes) -> bytes:

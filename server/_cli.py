@@ -54,11 +54,15 @@ def coordinator(context: click.Context, home: Path) -> None:
 @click.argument("name")
 @click.option("--host", "hosts", multiple=True, required=True, help="Name or IP address that sites dial. May be given more than once.")
 @click.option("--port", type=click.IntRange(1, 65535), default=9443, show_default=True, help="Port that sites dial.")
-@click.option("--private-port", type=click.IntRange(1, 65535), default=9444, show_default=True, help="On 127.0.0.1, for the coordinator itself.")
+@click.option(
+    "--private-port", type=click.IntRange(1, 65535), default=9444, show_default=True, help="On 127.0.0.1, for the coordinator itself."
+)
 @click.option("--bind", default="0.0.0.0", show_default=True, help="Address of this machine to listen at.")  # noqa: S104
 @click.option("--title", default="", help="The consortium's name as people write it.")
 @click.option("--database", default="", metavar="URL", help="SQLAlchemy's URL, for PostgreSQL; a file in the folder where not given.")
-@click.option("--tls", type=Folder, metavar="FOLDER", help="Holds ca.crt, server.crt and server.key of the consortium's own, instead of new ones.")
+@click.option(
+    "--tls", type=Folder, metavar="FOLDER", help="Holds ca.crt, server.crt and server.key of the consortium's own, instead of new ones."
+)
 @click.pass_obj
 def init(
     desk: _Desk,
@@ -81,7 +85,12 @@ def init(
     own = tls and load_server(tls / "ca.crt", tls / "server.crt", tls / "server.key", hosts=hosts, now=datetime.now(UTC))
     # A JSON string is a TOML string too.
     lines = [f"name = {json.dumps(name)}", f"title = {json.dumps(title)}", "", "[address]", f"host = {json.dumps(hosts[0])}"]
-    lines += [f"more_hosts = {json.dumps(list(hosts[1:]))}", f"port = {port}", f"bind = {json.dumps(bind)}", f"private_port = {private_port}"]
+    lines += [
+        f"more_hosts = {json.dumps(list(hosts[1:]))}",
+        f"port = {port}",
+        f"bind = {json.dumps(bind)}",
+        f"private_port = {private_port}",
+    ]
     if database:
         lines += ["", "[database]", f"url = {json.dumps(database)}"]
     home = begin(desk.folder, "\n".join(lines) + "\n", own or None)
@@ -193,7 +202,12 @@ def log(desk: _Desk, as_json: bool) -> None:
     """Tell what operators did, and when."""
     events = _registry(desk.home()).events()
     if as_json:
-        _echo_json([{"time": event.time.isoformat(), "by": event.by, "what": event.what, "subject": event.subject, **event.detail} for event in events])
+        _echo_json(
+            [
+                {"time": event.time.isoformat(), "by": event.by, "what": event.what, "subject": event.subject, **event.detail}
+                for event in events
+            ]
+        )
         return
     for event in events:
         click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {event.by}: {event.what} {event.subject}  {' '.join(event.detail.values())}")

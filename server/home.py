@@ -82,6 +82,10 @@ class Home:
         return self.tls / "server.crt"
 
     @property
+    def server_key(self) -> Path:
+        return self.tls / "server.key"
+
+    @property
     def secret(self) -> Path:
         """What the coordinator's own processes show one another."""
         return self.folder / "keys" / "secret"
@@ -127,7 +131,9 @@ def begin(folder: Path, text: str, own: Server | None = None) -> Home:
             authority.keep(home.authority)
             own = _issued(home, authority)
         own.keep(home.tls)
-        keep_new(home.secret.parent, {home.key_file.name: signed.new_key(), home.secret.name: secrets.token_hex(32).encode()})
+        keep_new(
+            home.secret.parent, {home.key_file.name: signed.key_to_pem(signed.new_key()), home.secret.name: secrets.token_hex(32).encode()}
+        )
     return Home.open(folder)
 
 

@@ -13,7 +13,7 @@ from rainhill.files import held
 from rainhill.messages import SiteId
 from rainhill.supervise import Child, keep_running, stopped_by_signals
 from server.database import Database
-from server.home import Home
+from server.home import Home, secret_of
 from server.link import Link, admit_only
 from server.registry import Registry
 from server.superlink import LinkConfig
@@ -33,15 +33,15 @@ def serve(home: Home) -> None:
         stop = stopped_by_signals()
         syncing = threading.Thread(target=_sync, args=(home, registry, stop), name="registry", daemon=True)
         syncing.start()
-        keep_running([_superlink(home)], stop=stop)
+        keep_running([superlink(home)], stop=stop)
         syncing.join(SYNC_S)
 
 
 def link_of(home: Home) -> Link:
-    return Link(port=home.config.address.private_port, ca=home.ca, secret=home.secret.read_bytes())
+    return Link(port=home.config.address.private_port, ca=home.ca, secret=secret_of(home))
 
 
-def _superlink(home: Home) -> Child:
+def superlink(home: Home) -> Child:
     address = home.config.address
     config = LinkConfig(
         host=address.bind,

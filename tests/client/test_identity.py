@@ -142,6 +142,6 @@ def test_a_signing_key_of_another_kind_is_refused(folder: Path, data: bytes, mes
 
 
 def test_an_identity_of_a_wrong_signing_key_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="32 bytes"):
+    with pytest.raises(CredentialError, match="has 32 bytes, not 1"):
         Identity(node=new_identity().node, signing=b"1").keep(tmp_path / "a")
     assert not (tmp_path / "a").exists()

@@ -1,0 +1,267 @@
+"""The SuperLink and the SuperNode of ours, over TLS on loopback: a real one of Flower's, and real processes that are killed."""
+
+import re
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from client.identity import Identity, new_identity
+from client.node import Contact, Node, Where
+from rainhill import wire
+from server import link as links
+from server.flower import _exchange
+from server.home import begin, secret_of
+from server.link import Link, admit_only, connected, opened_grid
+from server.serve import link_of, superlink
+from tests.server.conftest import free_port
+
+WITHIN_S = 60.0
+
+
+def until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> bool:
+    stop = time.monotonic() + within_s
+    while not condition() and time.monotonic() < stop:
+        time.sleep(0.05)
+    return condition()
+
+
+class Coordinator:
+    """A coordinator's folder and its SuperLink, which the test may kill."""
+
+    def __init__(self, folder: Path) -> None:
+        text = (
+            f'name = "north_west"\n[address]\nhost = "localhost"\nbind = "127.0.0.1"\nport = {free_port()}\nprivate_port = {free_port()}\n'
+        )
+        self.home = begin(folder, text)
+        self.log = folder.parent / "superlink.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def link(self) -> Link:
+        return link_of(self.home)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(superlink(self.home).command, stderr=log)
+        assert until(self.answers), self.log.read_text()
+
+    def answers(self) -> bool:
+        try:
+            connected(self.link)
+        except (httpx.HTTPError, OSError):
+            return False
+        return True
+
+    def end(self, *, kill: bool = False) -> None:
+        if self.process is not None:
+            (self.process.kill if kill else self.process.terminate)()
+            self.process.wait()
+
+    def where(self, identity: Identity) -> Where:
+        address = self.home.config.address
+        return Where(address=f"localhost:{address.port}", ca=self.home.ca, key=identity.node)
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    one = Coordinator(tmp_path_factory.mktemp("consortium") / "coordinator")
+    one.start()
+    yield one
+    one.end()
+
+
+@contextmanager
+def node(coordinator: Coordinator, identity: Identity, work: Callable[[Message], Message]) -> Iterator[Contact]:
+    stop = threading.Event()
+    one = Node(coordinator.where(identity), work, stop=stop)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    yield one.contact
+    stop.set()
+    thread.join()
+
+
+def backwards(message: Message) -> Message:
+    return Message(wire.to_record(wire.from_record(message.content)[::-1]), reply_to=message)
+
+
+def asked(coordinator: Coordinator, nodes: dict[str, int], blob: bytes, *, deadline_s: float = WITHIN_S) -> dict[str, bytes | int]:
+    """What each node answers: bytes, or the code of Flower's error."""
+    names = {number: name for name, number in nodes.items()}
+    with opened_grid(coordinator.link) as grid:
+        messages = {number: Message(wire.to_record(blob), dst_node_id=number, message_type="train", ttl=deadline_s) for number in names}
+        replies = dict(_exchange(grid, messages, deadline_s=deadline_s))
+    return {names[number]: reply.error.code if reply.has_error() else wire.from_record(reply.content) for number, reply in replies.items()}
+
+
+def test_what_the_coordinator_asks_two_sites_is_answered_by_both(coordinator: Coordinator) -> None:
+    sites = {"bury": new_identity(), "oldham": new_identity()}
+    nodes = admit_only(coordinator.link, {name: one.node_public.encode() for name, one in sites.items()})
+    # Several of the pieces that Flower cuts a message into.
+    blob = np.random.default_rng(0).bytes(12 * 2**20)
+    with node(coordinator, sites["bury"], backwards) as bury, node(coordinator, sites["oldham"], backwards):
+        assert until(lambda: connected(coordinator.link) == {"bury": True, "oldham": True})
+        assert asked(coordinator, nodes, blob) == {"bury": blob[::-1], "oldham": blob[::-1]}
+        assert bury.reason == "" and bury.last is not None
+    # Both have said that they leave.
+    assert connected(coordinator.link) == {"bury": False, "oldham": False}
+
+
+def test_an_error_at_a_site_crosses_as_a_sentence_that_tells_nothing(coordinator: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
+    site = new_identity()
+    nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
+
+    def fails(message: Message) -> Message:
+        raise ValueError("patient SECRET123")
+
+    with node(coordinator, site, fails), opened_grid(coordinator.link) as grid:
+        assert until(lambda: connected(coordinator.link)["bury"])
+        ((_, reply),) = _exchange(
+            grid,
+            {nodes["bury"]: Message(wire.to_record(b"x"), dst_node_id=nodes["bury"], message_type="train", ttl=WITHIN_S)},
+            deadline_s=WITHIN_S,
+        )
+    assert reply.error.reason == "an error at the site, written to its own log"
+    assert "SECRET123" in caplog.text
+    assert "SECRET123" not in coordinator.log.read_text()
+
+
+def test_a_site_that_is_not_enrolled_is_not_heard_until_it_is_and_no_more_once_it_is_revoked(coordinator: Coordinator) -> None:
+    site, other = new_identity(), new_identity()
+    admit_only(coordinator.link, {"oldham": other.node_public.encode()})
+    with node(coordinator, site, backwards) as contact:
+        assert until(lambda: contact.failures > 0)
+        assert re.fullmatch(r"HTTP 4\d\d to /v1/fleet/activate-node", contact.reason)
+        nodes = admit_only(coordinator.link, {"oldham": other.node_public.encode(), "bury": site.node_public.encode()})
+        assert until(lambda: connected(coordinator.link)["bury"])
+        assert asked(coordinator, {"bury": nodes["bury"]}, b"once") == {"bury": b"ecno"}
+        admit_only(coordinator.link, {"oldham": other.node_public.encode()})
+        assert until(lambda: "HTTP 4" in contact.reason)
+        assert connected(coordinator.link) == {"oldham": False}
+
+
+def test_a_coordinator_whose_certificate_another_authority_made_is_not_spoken_to(coordinator: Coordinator, tmp_path: Path) -> None:
+    stranger = begin(tmp_path / "stranger", 'name = "stranger"\n[address]\nhost = "localhost"\n')
+    site, heard = new_identity(), []
+    admit_only(coordinator.link, {"bury": site.node_public.encode()})
+    stop = threading.Event()
+    where = Where(address=coordinator.where(site).address, ca=stranger.ca, key=site.node)
+    one = Node(where, lambda message: heard.append(message) or message, stop=stop)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    assert until(lambda: "CERTIFICATE_VERIFY_FAILED" in one.contact.reason)
+    stop.set()
+    thread.join()
+    assert heard == []
+
+
+@pytest.fixture(scope="module")
+def outside(coordinator: Coordinator) -> Iterator[httpx.Client]:
+    """Somebody who reaches the public port."""
+    trusted = ssl.create_default_context(cafile=str(coordinator.home.ca))
+    with httpx.Client(base_url=f"https://localhost:{coordinator.home.config.address.port}", verify=trusted) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/control/start-run",
+        "/v1/control/list-nodes",
+        "/v1/control/register-node",
+        "/v1/runtime/acquire-task",
+        "/v1/runtime/get-nodes",
+        "/v1/fleet/register-node",
+        "/v1/fleet/unregister-node",
+        "/v1/fleet/get-fab",
+        "/v1/fleet/../control/list-nodes",
+        "/v1/fleet//pull-messages",
+        "/docs",
+        "/openapi.json",
+        "/",
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_nothing_but_a_sites_calls_is_open_to_the_network(outside: httpx.Client, coordinator: Coordinator, path: str, method: str) -> None:
+    shown = {"authorization": f"Bearer {secret_of(coordinator.home).decode()}", "content-type": "application/protobuf"}
+    answer = outside.request(method, path, headers=shown, content=b"")
+    assert (answer.status_code, answer.json()) == (403, {"refused": "not a call of a site"})
+
+
+def test_a_sites_call_without_its_signature_is_refused(outside: httpx.Client) -> None:
+    answer = outside.post("/v1/fleet/pull-messages", content=b"", headers={"content-type": "application/protobuf"})
+    assert answer.status_code == 401
+
+
+def test_requests_that_are_too_large_or_of_no_length_are_refused_before_they_are_read(outside: httpx.Client) -> None:
+    large = outside.post("/v1/fleet/push-object", content=bytes(8 * 2**20 + 1))
+    assert (large.status_code, large.json()["refused"]) == (413, "a request of more than 8388608 bytes")
+    unknown = outside.post("/v1/fleet/push-object", content=iter([b"a", b"b"]))
+    assert (unknown.status_code, unknown.json()["refused"]) == (411, "a request without its length")
+
+
+@pytest.mark.parametrize("shown", [None, "Bearer wrong", "wrong"])
+def test_on_loopback_an_operators_call_needs_the_secret(coordinator: Coordinator, shown: str | None) -> None:
+    trusted = ssl.create_default_context(cafile=str(coordinator.home.ca))
+    headers = {"content-type": "application/protobuf"} | ({"authorization": shown} if shown else {})
+    with httpx.Client(base_url=f"https://{coordinator.link.address}", verify=trusted) as client:
+        for path in ("/v1/control/list-nodes", "/v1/control/start-run"):
+            assert client.post(path, content=b"", headers=headers).status_code == 401
+        # An executor proves itself by the same secret, in Flower's own way.
+        assert client.post("/v1/runtime/acquire-task", content=b"", headers=headers).status_code == 401
+
+
+def test_an_app_that_the_coordinator_ships_is_never_fetched_and_never_run(
+    coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoy would leave a file, wherever it is imported; and a package of the same name is what the site has installed."""
+    trace = tmp_path / "it ran"
+    decoy = f"open({str(trace)!r}, 'w').close()\napp = None\n"
+    monkeypatch.setattr(links, "APP", links.APP | {"rainhill_marker.py": decoy, "client/__init__.py": decoy, "client/app.py": decoy})
+    assert b"client/app.py" in links.bundled(links.APP)[1]
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
+    site = new_identity()
+    nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
+    with node(coordinator, site, backwards):
+        assert until(lambda: connected(coordinator.link)["bury"])
+        assert asked(coordinator, nodes, b"installed") == {"bury": b"dellatsni"}
+    assert not trace.exists()
+    assert not (tmp_path / "flwr").exists()
+
+
+def test_a_superlink_that_is_killed_and_forgets_all_is_told_again_and_sites_come_back_by_themselves(tmp_path: Path) -> None:
+    coordinator, site = Coordinator(tmp_path / "coordinator"), new_identity()
+    keys = {"bury": site.node_public.encode()}
+    coordinator.start()
+    try:
+        nodes = admit_only(coordinator.link, keys)
+        with node(coordinator, site, backwards) as contact:
+            assert until(lambda: connected(coordinator.link)["bury"])
+            assert asked(coordinator, nodes, b"before") == {"bury": b"erofeb"}
+            coordinator.end(kill=True)
+            assert until(lambda: contact.reason != "")
+            for path in coordinator.home.folder.glob("flower.sqlite*"):
+                path.unlink()
+            coordinator.start()
+            nodes = admit_only(coordinator.link, keys)
+            assert until(lambda: connected(coordinator.link)["bury"])
+            assert asked(coordinator, nodes, b"after") == {"bury": b"retfa"}
+    finally:
+        coordinator.end()
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(coordinator: Coordinator) -> None:
+    done = subprocess.run(superlink(coordinator.home).command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    assert done.returncode == 2
+    address = coordinator.home.config.address
+    assert re.search(rf"cannot listen at 127.0.0.1:{address.port}: Address already in use", done.stderr)
+    assert "Traceback" not in done.stderr
