@@ -55,6 +55,8 @@ def folder_whole(folder: Path) -> Iterator[Path]:
     with _undone(part, folder, lambda: shutil.rmtree(part, ignore_errors=True)):
         part.mkdir(mode=0o700)
         yield part
+        for made in (part, *filter(Path.is_dir, part.rglob("*"))):
+            _settle(made)
         part.replace(folder)
     _settle(folder.parent)
 
@@ -103,7 +105,7 @@ def _undone(part: Path, path: Path, undo: Callable[[], object]) -> Iterator[None
     except BaseException as error:
         undo()
         # A write to a full disk names no file by itself.
-        if isinstance(error, OSError) and str(error.filename or part) == str(part):
+        if isinstance(error, OSError) and Path(str(error.filename or part)).is_relative_to(part):
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise
 
