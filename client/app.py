@@ -24,8 +24,9 @@ def greeter(site_of: SiteOf) -> ClientApp:
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        about = {"site": site_of(context), "software": f"rainhill {rainhill.__version__}", "protocols": [wire.VERSION], "time": time.time()}
-        return Message(RecordDict({"hello": ConfigRecord(about)}), reply_to=message)
+        about = ConfigRecord({"site": site_of(context), "software": f"rainhill {rainhill.__version__}"})
+        about["protocols"], about["time"] = [wire.VERSION], time.time()
+        return Message(RecordDict({"hello": about}), reply_to=message)
 
     return app
 

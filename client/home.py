@@ -1,17 +1,24 @@
 """A hospital's own folder: what its file calls `state`. Its keys, what the consortium gave it, its ledger."""
 
+import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from rainhill.bundle import Bundle, read_manifest
-
-from client.identity import Identity, load
-from rainhill.config import SiteConfig, read_toml
-from rainhill.errors import CredentialError
+import rainhill
+from client.identity import Identity, load, new_identity
+from rainhill import signed, wire
+from rainhill.bundle import MANIFEST, unpack
+from rainhill.config import SiteConfig, read_toml, state_folder
+from rainhill.enrolment import BUNDLE, Bundle, SiteRequest, read_document, sealed_request
+from rainhill.errors import CredentialError, RefusedError
+from rainhill.files import private_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteHome:
+    file: Path
+    """The site's own, absolute."""
     config: SiteConfig
     state: Path
 
@@ -19,8 +26,7 @@ class SiteHome:
     def open(cls, site_file: Path) -> "SiteHome":
         """Of the site of this file. Looks at nothing but the file."""
         config = read_toml(site_file, SiteConfig)
-        state = config.state.expanduser() if config.state else Path(f"{config.name}-state")
-        return cls(config=config, state=site_file.absolute().parent / state)
+        return cls(file=site_file.absolute(), config=config, state=state_folder(site_file, config))
 
     @property
     def keys(self) -> Path:
@@ -35,6 +41,16 @@ class SiteHome:
     def ca(self) -> Path:
         return self.consortium / "ca.crt"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the site's daemon."""
+        return self.state / "serve.lock"
+
+    @property
+    def status(self) -> Path:
+        """What the daemon last knew of its contact."""
+        return self.state / "status.json"
+
     def identity(self) -> Identity:
         """CredentialError where the site has none, or others may read it."""
         if not self.keys.exists():
@@ -43,6 +59,77 @@ class SiteHome:
 
     def bundle(self) -> Bundle:
         """What the consortium told. CredentialError where the site has not joined one."""
-        if not self.consortium.exists():
+        path = self.consortium / MANIFEST
+        if not path.exists():
             raise CredentialError(f"{self.config.name}: has joined no consortium; `rainhill site join` does, with the coordinator's bundle")
-        return read_manifest(self.consortium)
+        envelope = path.read_bytes()
+        # Whose it is was compared when the site joined; here only that it is still the same.
+        own = (signed.Envelope.from_bytes(envelope).key,)
+        return read_document(signed.opened(envelope, purpose=BUNDLE, trusted=own), Bundle, what=str(path))
+
+
+def begin(home: SiteHome, *, rotate: bool = False) -> bytes:
+    """New keys, made here and kept here, and the request that tells the coordinator the public ones.
+
+    CredentialError where the site has keys already, unless they are to be replaced; the old ones are kept beside.
+    """
+    private_folder(home.state)
+    if rotate and home.keys.exists():
+        home.keys.replace(home.keys.with_name(f"identity-until-{datetime.now(UTC):%Y%m%d-%H%M%S}"))
+    new_identity().keep(home.keys)
+    return request_of(home)
+
+
+def request_of(home: SiteHome) -> bytes:
+    """The request of a site that has keys, as often as it is wanted."""
+    identity = home.identity()
+    request = SiteRequest(
+        name=home.config.name,
+        title=home.config.title,
+        node_key=identity.node_public,
+        signing_key=identity.signing_public.hex(),
+        made=datetime.now(UTC),
+        software=f"rainhill {rainhill.__version__}",
+        protocols=(wire.VERSION,),
+    )
+    return sealed_request(request, signing=identity.signing, node=identity.node)
+
+
+def join(home: SiteHome, path: Path, *, expect: str) -> Bundle:
+    """Takes in a bundle of the consortium whose key has the fingerprint `expect`; one that was joined before is replaced.
+
+    CredentialError for one that does not hold, RefusedError for one that is another site's or for other keys.
+    """
+    identity, fresh = home.identity(), home.state / "consortium.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    bundle = unpack(path, fresh, expect=expect, now=datetime.now(UTC))
+    try:
+        _refuse_anothers(home, identity, bundle, path)
+    except RefusedError:
+        shutil.rmtree(fresh)
+        raise
+    before = home.state / "consortium.before"
+    shutil.rmtree(before, ignore_errors=True)
+    if home.consortium.exists():
+        home.consortium.replace(before)
+    fresh.replace(home.consortium)
+    return bundle
+
+
+def leave(home: SiteHome) -> Bundle:
+    """Forgets the consortium. Keys and ledger stay: what the patients have spent is spent wherever they go."""
+    bundle = home.bundle()
+    for folder in (home.consortium, home.state / "consortium.before"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return bundle
+
+
+def _refuse_anothers(home: SiteHome, identity: Identity, bundle: Bundle, path: Path) -> None:
+    if bundle.site != home.config.name:
+        raise RefusedError(f"{path}: is for site {bundle.site!r}, and this is {home.config.name!r}")
+    own, enrolled = signed.fingerprint(identity.signing_public), bundle.peers.get(home.config.name)
+    if enrolled is None or enrolled != identity.signing_public.hex():
+        known = signed.fingerprint(bytes.fromhex(enrolled)) if enrolled else "none"
+        raise RefusedError(
+            f"{path}: is for {bundle.site} with key {known}, and its key here is {own}: have the coordinator enrol or rotate it"
+        )

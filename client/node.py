@@ -236,9 +236,14 @@ class Node:
         if pushed is None:
             return
         for name in pushed.objects_to_push:
-            request = partial(PushObjectRequest, run_id=reply.metadata.run_id, object_id=name, session_id=pushed.session_id)
-            content = objects[name].deflate()
-            self._call(lambda request=request, content=content: self._client.PushObject(request(node=self._node(), object_content=content)))
+            request = PushObjectRequest(
+                node=self._node(),
+                run_id=reply.metadata.run_id,
+                object_id=name,
+                session_id=pushed.session_id,
+                object_content=objects[name].deflate(),
+            )
+            self._call(partial(self._client.PushObject, request))
 
 
 def _client(where: Where) -> Any:
@@ -267,6 +272,11 @@ def _is_final(error: Exception) -> bool:
 
 def _words(error: Exception) -> str:
     """Without what the other side wrote, but for a status."""
-    if isinstance(error, httpx.HTTPStatusError):
-        return f"HTTP {error.response.status_code} to {error.request.url.path}"
-    return str(error) or type(error).__name__
+    if not isinstance(error, httpx.HTTPStatusError):
+        return str(error) or type(error).__name__
+    path, status = error.request.url.path, error.response.status_code
+    if path.endswith("/activate-node") and status == httpx.codes.PRECONDITION_FAILED:
+        return "the coordinator does not know this site's key: it is not enrolled yet, or was revoked"
+    if status == httpx.codes.UNAUTHORIZED:
+        return "the coordinator does not take this site's signature: its key was revoked, or this machine's clock is wrong"
+    return f"HTTP {status} to {path}"

@@ -2,10 +2,13 @@
 
 import logging
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from client.home import SiteHome
 from client.node import Contact, Node, Where, Work
+from client.status import keep_status
+from rainhill import logs
 from rainhill.files import held
 from rainhill.messages import SiteId
 from rainhill.supervise import stopped_by_signals
@@ -20,13 +23,17 @@ def serve(home: SiteHome) -> None:
     """Until SIGTERM or SIGINT. RefusedError where one of this site runs already, CredentialError where it has joined no consortium."""
     # Before Flower is imported, which reads them then.
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    with held(home.state / "serve.lock", f"the daemon of {home.config.name}"):
+    with held(home.lock, f"the daemon of {home.config.name}"):
         bundle, identity = home.bundle(), home.identity()
         stop = stopped_by_signals()
         where = Where(address=f"{bundle.coordinator.host}:{bundle.coordinator.port}", ca=home.ca, key=identity.node)
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
-        node = Node(where, _greets(home.config.name), stop=stop, contact=Contact())
-        node.run()
+        contact, work = Contact(), _greets(home.config.name)
+        logs.quieten()
+        keeping = threading.Thread(target=keep_status, args=(home, contact, stop), name="status")
+        keeping.start()
+        Node(where, work, stop=stop, contact=contact).run()
+        keeping.join()
 
 
 def _greets(site: SiteId) -> Work:

@@ -158,6 +158,11 @@ class SiteConfig(Section):
         return self
 
 
+def state_folder(site_file: Path, config: SiteConfig) -> Path:
+    """Where the site of this file keeps what it keeps."""
+    return site_file.absolute().parent / (config.state.expanduser() if config.state else f"{config.name}-state")
+
+
 def read_toml(path: Path, model: type[Model]) -> Model:
     """Reads one TOML file; raises ConfigError naming file, key and both values."""
     try:

@@ -100,17 +100,18 @@ def init(
 
 
 @coordinator.command()
+@click.option("--json-logs", is_flag=True, help="One JSON object a line, for a log collector.")
 @click.pass_obj
-def serve(desk: _Desk) -> None:
+def serve(desk: _Desk, json_logs: bool) -> None:
     """Run the coordinator, until Ctrl-C or SIGTERM."""
-    import logging
+    from rainhill import logs
 
     home = desk.home()
     with stops_at_once():
         from server.serve import serve as run
 
-    logging.getLogger().setLevel(logging.INFO)
-    run(home)
+    logs.to_stderr(as_json=json_logs)
+    run(home, json_logs=json_logs)
 
 
 @coordinator.command()

@@ -17,10 +17,12 @@ from typing import Any
 
 from pydantic import Field
 
+from rainhill import logs
 from rainhill.config import Section, parse
 from rainhill.supervise import end_with_parent
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("server.superlink")
+"""Not __name__, which is __main__ here."""
 
 LARGEST = 8 * 2**20
 """Bytes of one request of a site. Flower cuts what is larger into pieces of 5 MiB."""
@@ -63,6 +65,7 @@ class LinkConfig(Section):
     database: Path
     secret: Path
     """File of the secret that the coordinator's own processes show."""
+    json_logs: bool = False
 
 
 @dataclass(kw_only=True)
@@ -125,6 +128,7 @@ def serve(config: LinkConfig) -> None:
 
     public, private = _bound(config.host, config.port), _bound("127.0.0.1", config.private_port)
     guard = Guard(app=_flower(config), private_port=private.getsockname()[1], secret=config.secret.read_bytes())
+    logs.quieten()
     server = uvicorn.Server(
         uvicorn.Config(
             guard,
@@ -184,12 +188,11 @@ def _flower(config: LinkConfig) -> App:
 
 
 def main() -> None:
-    # Flower's logger writes each line by itself too, down to DEBUG.
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    config = parse(json.loads(sys.argv[1]), LinkConfig, origin="the SuperLink's configuration")
+    logs.to_stderr(as_json=config.json_logs)
     end_with_parent()
     try:
-        serve(parse(json.loads(sys.argv[1]), LinkConfig, origin="the SuperLink's configuration"))
+        serve(config)
     except OSError as error:
         log.error("%s", error)  # noqa: TRY400 - a line, as for any port that is taken
         sys.exit(FAILED)

@@ -1,4 +1,4 @@
-"""`rainhill site`: what a hospital asks of its own machine; here, `privacy`: its ledger, told."""
+"""`rainhill site privacy`: a hospital's ledger, told."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ REFUSED = 1
 File = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def site() -> None:
-    """A hospital's own commands. SITE.toml is its own file."""
-
-
-@site.command()
+@click.command()
 @click.argument("site_file", metavar="SITE.toml", type=File)
 @click.option("--json", "as_json", is_flag=True, help="For a script: one object.")
 @click.option("--plot", type=File, metavar="FILE.png", help="Draw epsilon spent against the budget, charge by charge, too.")
@@ -53,10 +48,10 @@ def privacy(
     if expect is not None and not verify:
         raise click.UsageError("--expect HASH goes with --verify")
     with stops_at_once():
-        from rainhill.config import SiteConfig, read_toml
+        from rainhill.config import SiteConfig, read_toml, state_folder
 
     config = read_toml(site_file, SiteConfig)
-    folder = site_file.parent / (config.state.expanduser() if config.state else f"{config.name}-state")
+    folder = state_folder(site_file, config)
     ledger = _ledger(config, folder)
     if verify:
         _verify(ledger, folder, expect, as_json)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from client.privacy._cli import site
+from client._cli import site
 from client.privacy._plot import draw
 from client.privacy.accountant import Phase, epsilon
 from client.privacy.events import Joined, Members

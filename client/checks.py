@@ -1,0 +1,129 @@
+"""Whether a site is ready to serve: each thing that it rests on, what was found, and what to do where it is not as it should be."""
+
+import shutil
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+
+import httpx
+
+from client.home import SiteHome
+from client.privacy.ledger import HEAD, LEDGER, Ledger, refuse_lost
+from rainhill import signed, weights
+from rainhill.enrolment import Bundle
+from rainhill.errors import CredentialError, RainhillError
+
+ROOM = 2**30
+"""Bytes that a site should have left for a run."""
+WARN_DAYS = 30
+CLOCK_S = 4.0
+"""Flower takes a site whose clock is up to five seconds ahead."""
+REACH_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def checks(home: SiteHome) -> list[Check]:
+    """In the order in which one thing rests on the others; those that rest on one that failed are left out."""
+    found = [_try("keys", lambda: _keys(home)), _try("disk", lambda: _disk(home)), _try("ledger", lambda: _ledger(home)), _data(home)]
+    try:
+        bundle = home.bundle()
+    except CredentialError as error:
+        return [*found, Check(name="consortium", ok=False, found=str(error))]
+    said = f"{bundle.title or bundle.consortium}, key {signed.fingerprint(bytes.fromhex(bundle.consortium_key))}"
+    return [
+        *found,
+        Check(name="consortium", ok=True, found=said),
+        *(_try(f"base model {base.name}", partial(_base, home, base.name, base.sha256)) for base in bundle.bases),
+        *_coordinator(home, bundle),
+    ]
+
+
+def _try(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name=name, ok=True, found=look())
+    except (RainhillError, OSError) as error:
+        return Check(name=name, ok=False, found=str(error))
+
+
+def _keys(home: SiteHome) -> str:
+    return f"fingerprint {signed.fingerprint(home.identity().signing_public)}"
+
+
+def _disk(home: SiteHome) -> str:
+    free = shutil.disk_usage(home.state).free
+    if free < ROOM:
+        raise OSError(f"{home.state}: {free / 2**20:.0f} MiB are free, {ROOM / 2**20:.0f} are wanted")
+    return f"{free / 2**30:.1f} GiB free in {home.state}"
+
+
+def _ledger(home: SiteHome) -> str:
+    refuse_lost(home.state)
+    if not ((home.state / LEDGER).exists() or (home.state / HEAD).exists()):
+        return "none yet; the first private run begins it"
+    return f"{Ledger.open(home.state, site=home.config.name).verify()} entries hold"
+
+
+def _data(home: SiteHome) -> Check:
+    if home.config.data is None:
+        return Check(
+            name="data", ok=False, found="the site's file names none", remedy="docs/data.md says how [data] tells of films and labels"
+        )
+    return _try("data", lambda: _counted(home))
+
+
+def _counted(home: SiteHome) -> str:
+    from client.data import manifest
+
+    assert home.config.data is not None
+    rows = manifest.read(home.config.data, findings=(), base=home.file.parent)
+    return f"{len(rows)} images of {len({row.patient for row in rows})} patients"
+
+
+def _base(home: SiteHome, name: str, pinned: str) -> str:
+    found = weights.digest(home.consortium / "bases" / name)
+    if found != pinned:
+        raise CredentialError(f"its sha256 is {found[:12]}, the consortium's is {pinned[:12]}: join again with a new bundle")
+    return f"sha256 {found[:12]}"
+
+
+def _coordinator(home: SiteHome, bundle: Bundle) -> Iterator[Check]:
+    """As the daemon will reach it: through the same proxy, with the same trust."""
+    address = f"{bundle.coordinator.host}:{bundle.coordinator.port}"
+    try:
+        trusted = ssl.create_default_context(cafile=str(home.ca))
+        with httpx.Client(verify=trusted, timeout=REACH_S) as client, client.stream("GET", f"https://{address}/health") as answer:
+            handshake = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
+            date = answer.headers["date"]
+    except (httpx.HTTPError, OSError, KeyError) as error:
+        yield Check(name="coordinator", ok=False, found=f"{address}: {error}", remedy=_remedy(error))
+        return
+    yield Check(name="coordinator", ok=True, found=f"{address} answers")
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(handshake["notAfter"]), UTC)
+    left = (ends - datetime.now(UTC)).days
+    remedy = "" if left >= WARN_DAYS else "tell the coordinator's operator: `rainhill coordinator renew`"
+    yield Check(name="certificate", ok=left >= 0, found=f"expires {ends:%Y-%m-%d}, in {left} days", remedy=remedy)
+    ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    # The header has whole seconds, so that half a second more is nobody's fault.
+    remedy = "" if abs(ahead - 0.5) < CLOCK_S else "set this machine's clock, by NTP for instance: calls with another time are refused"
+    yield Check(name="clock", ok=not remedy, found=f"{ahead - 0.5:+.0f} s to the coordinator's", remedy=remedy)
+
+
+def _remedy(error: Exception) -> str:
+    words = str(error)
+    if "Name or service not known" in words or "getaddrinfo" in words or "name resolution" in words:
+        return "the name is not known here: ask for its entry in the hospital's DNS, or whether a proxy is to be used (HTTPS_PROXY)"
+    if "CERTIFICATE_VERIFY_FAILED" in words:
+        return "somebody else's certificate is shown: does a proxy open TLS on the way, or is the bundle of another consortium?"
+    if "refused" in words or "timed out" in words.lower():
+        return "the address does not answer: is the port open outwards in the firewall, and does the coordinator run?"
+    return ""
