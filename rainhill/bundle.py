@@ -80,7 +80,8 @@ def _checked(path: Path, expect: str | None, now: datetime, write: zipped.Write)
 def _manifest(envelope: bytes, expect: str | None, now: datetime) -> Bundle:
     key = signed.Envelope.from_bytes(envelope).key
     if expect is not None and signed.fingerprint(key) != expect:
-        raise CredentialError(f"is signed with key {signed.fingerprint(key)}, and expected is {shown(expect)}")
+        # Its own is not said: it would be typed from the screen.
+        raise CredentialError(f"is not signed with the key of fingerprint {shown(expect)}: it was changed, or is another consortium's")
     manifest = read_document(signed.opened(envelope, purpose=BUNDLE, trusted=(key,)), Bundle, what=MANIFEST)
     _check_key(key, manifest)
     if now > manifest.expires:

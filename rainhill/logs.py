@@ -41,3 +41,13 @@ def quieten() -> None:
     for name, level in CHATTY.items():
         logging.getLogger(name).setLevel(level)
         logging.getLogger(name).handlers.clear()
+    flower = logging.getLogger("flwr")
+    if not any(isinstance(known, _NotTheirFault) for known in flower.filters):
+        flower.addFilter(_NotTheirFault())
+
+
+class _NotTheirFault(logging.Filter):
+    """Without what Flower answers to calls that are not as they should be: whoever calls could fill the disk with it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "[ApiError:" not in record.getMessage()

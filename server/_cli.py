@@ -176,7 +176,7 @@ def bundle(desk: _Desk, site: str, out: Path | None, days: int, wheels: Path | N
     from server.pack import pack
 
     home = desk.home()
-    path = pack(home, _registry(home), site, out=out or Path(f"{site}.bundle"), days=days, wheels=wheels)
+    path = pack(home, _registry(home), site, out=out or Path(f"{site}.bundle"), days=days, by=_operator(), wheels=wheels)
     click.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB. The hospital joins with `rainhill site join SITE.toml {path.name}`")
     click.echo(f"and compares the consortium's key: {home.fingerprint}")
 
@@ -235,7 +235,8 @@ def _compared(request_file: Path, fingerprint: str | None) -> SiteRequest:
             raise RefusedError(f"{request.name}: give --fingerprint, as the hospital reads it to you")
         fingerprint = click.prompt("Have the hospital read its fingerprint to you, and type it here")
     if fingerprint.strip().lower() != own:
-        raise RefusedError(f"{request.name}: the request is of key {own}, and the hospital's is {fingerprint.strip()}")
+        # Its own is not said: it would be typed from the screen.
+        raise RefusedError(f"{request.name}: {fingerprint.strip()} is not the fingerprint of this request: it was changed, or is another's")
     return request
 
 

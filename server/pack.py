@@ -14,7 +14,7 @@ from server.home import Home
 from server.registry import Registry
 
 
-def pack(home: Home, registry: Registry, name: SiteId, *, out: Path, days: int, wheels: Path | None = None) -> Path:
+def pack(home: Home, registry: Registry, name: SiteId, *, out: Path, days: int, by: str, wheels: Path | None = None) -> Path:
     """Writes `out`. RefusedError for a site that was revoked, ConfigError for a base model or a folder of wheels that is not there."""
     site = registry.site(name)
     if site.revoked is not None:
@@ -35,6 +35,7 @@ def pack(home: Home, registry: Registry, name: SiteId, *, out: Path, days: int, 
         expires=now + timedelta(days=days),
     )
     write_bundle(out, manifest, key, home.ca.read_bytes(), bases | files)
+    registry.note("bundle", name, by=by, detail={"expires": manifest.expires.isoformat(timespec="seconds")})
     return out
 
 

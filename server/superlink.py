@@ -128,7 +128,6 @@ def serve(config: LinkConfig) -> None:
 
     public, private = _bound(config.host, config.port), _bound("127.0.0.1", config.private_port)
     guard = Guard(app=_flower(config), private_port=private.getsockname()[1], secret=config.secret.read_bytes())
-    logs.quieten()
     server = uvicorn.Server(
         uvicorn.Config(
             guard,
@@ -158,6 +157,8 @@ def _flower(config: LinkConfig) -> App:
     from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
     from flwr.superlink.main import create_app
 
+    # Before it opens its database, of which it tells much.
+    logs.quieten()
     files = config.ca, config.certificate, config.key
     lifespan = SuperLinkLifespanConfig(
         control_address="",
