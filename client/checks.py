@@ -100,11 +100,15 @@ def _coordinator(home: SiteHome, bundle: Bundle) -> Iterator[Check]:
     """As the daemon will reach it: through the same proxy, with the same trust."""
     address = f"{bundle.coordinator.host}:{bundle.coordinator.port}"
     try:
-        trusted = ssl.create_default_context(cafile=str(home.ca))
-        with httpx.Client(verify=trusted, timeout=REACH_S) as client, client.stream("GET", f"https://{address}/health") as answer:
+        trusted = ssl.create_default_context(cadata=home.trusted().decode("ascii"))
+        proxy = home.config.network.proxy or None
+        with (
+            httpx.Client(verify=trusted, proxy=proxy, timeout=REACH_S) as client,
+            client.stream("GET", f"https://{address}/health") as answer,
+        ):
             handshake = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
             date = answer.headers["date"]
-    except (httpx.HTTPError, OSError, KeyError) as error:
+    except (httpx.HTTPError, OSError, KeyError, ValueError, CredentialError) as error:
         yield Check(name="coordinator", ok=False, found=f"{address}: {error}", remedy=_remedy(error))
         return
     yield Check(name="coordinator", ok=True, found=f"{address} answers")

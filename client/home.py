@@ -51,6 +51,17 @@ class SiteHome:
         """What the daemon last knew of its contact."""
         return self.state / "status.json"
 
+    def trusted(self) -> bytes:
+        """PEM of the authorities that the coordinator's certificate may be of. CredentialError for an extra one that cannot be read."""
+        extra = self.config.network.extra_ca
+        if extra is None:
+            return self.ca.read_bytes()
+        path = self.file.parent / extra.expanduser()
+        try:
+            return self.ca.read_bytes() + b"\n" + path.read_bytes()
+        except OSError as error:
+            raise CredentialError(f"[network] extra_ca: {path}: cannot be read: {error.strerror}") from error
+
     def identity(self) -> Identity:
         """CredentialError where the site has none, or others may read it."""
         if not self.keys.exists():

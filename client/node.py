@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -47,8 +46,8 @@ class Where:
 
     address: str
     """HOST:PORT."""
-    ca: Path
-    """PEM of the authority that its certificate is checked against."""
+    trusted: bytes
+    """PEM of the authorities that its certificate is checked against."""
     key: Any = field(repr=False)
     """The site's EC private key, as `cryptography` has it."""
 
@@ -254,7 +253,7 @@ def _client(where: Where) -> Any:
     return FleetHttpClient.from_server_address(
         where.address,
         insecure=False,
-        root_certificates=where.ca.read_bytes(),
+        root_certificates=where.trusted,
         interceptors=[
             RuntimeVersionHttpInterceptor(component_name="SuperNode"),
             NodeAuthHttpInterceptor(where.key, where.key.public_key()),

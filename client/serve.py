@@ -23,10 +23,13 @@ def serve(home: SiteHome) -> None:
     """Until SIGTERM or SIGINT. RefusedError where one of this site runs already, CredentialError where it has joined no consortium."""
     # Before Flower is imported, which reads them then.
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    if home.config.network.proxy:
+        os.environ["HTTPS_PROXY"] = home.config.network.proxy
     with held(home.lock, f"the daemon of {home.config.name}"):
         bundle, identity = home.bundle(), home.identity()
         stop = stopped_by_signals()
-        where = Where(address=f"{bundle.coordinator.host}:{bundle.coordinator.port}", ca=home.ca, key=identity.node)
+        address = f"{bundle.coordinator.host}:{bundle.coordinator.port}"
+        where = Where(address=address, trusted=home.trusted(), key=identity.node)
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
         contact, work = Contact(), _greets(home.config.name)
         logs.quieten()

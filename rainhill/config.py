@@ -132,6 +132,16 @@ class PrivacyConfig(Section):
         return self
 
 
+class NetworkConfig(Section):
+    """How the way out of the hospital goes. The coordinator's address and authority are in the bundle."""
+
+    proxy: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """URL of an HTTP proxy that lets CONNECT through; HTTPS_PROXY of the environment where empty."""
+    extra_ca: PathName | None = None
+    """PEM of an authority that is trusted besides the consortium's: of a proxy that opens TLS on the way, which then sees updates and could
+    change them. A relative path starts from the folder of this file."""
+
+
 class SiteConfig(Section):
     """One hospital's own file. The site is sovereign: nothing in here is set by anybody else."""
 
@@ -144,6 +154,7 @@ class SiteConfig(Section):
     prefix: Precision = "float32"
     """How what the frozen part of the network gives is kept between steps: in memory, or on disk where it is too large for that.
     bfloat16 takes half the room, and changes the model's output by some thousandths."""
+    network: NetworkConfig = NetworkConfig()
     privacy: PrivacyConfig | None = None
     """Without it the site takes part in runs without privacy too."""
 

@@ -69,7 +69,7 @@ class Coordinator:
 
     def where(self, identity: Identity) -> Where:
         address = self.home.config.address
-        return Where(address=f"localhost:{address.port}", ca=self.home.ca, key=identity.node)
+        return Where(address=f"localhost:{address.port}", trusted=self.home.ca.read_bytes(), key=identity.node)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_coordinator_whose_certificate_another_authority_made_is_not_spoken_to
     site, heard = new_identity(), []
     admit_only(coordinator.link, {"bury": site.node_public.encode()})
     stop = threading.Event()
-    where = Where(address=coordinator.where(site).address, ca=stranger.ca, key=site.node)
+    where = Where(address=coordinator.where(site).address, trusted=stranger.ca.read_bytes(), key=site.node)
     one = Node(where, lambda message: heard.append(message) or message, stop=stop)
     thread = threading.Thread(target=one.run)
     thread.start()
@@ -163,6 +163,21 @@ def test_a_coordinator_whose_certificate_another_authority_made_is_not_spoken_to
     stop.set()
     thread.join()
     assert heard == []
+
+
+def test_an_authority_that_the_site_trusts_besides_is_enough(coordinator: Coordinator, tmp_path: Path) -> None:
+    """A proxy that opens TLS shows a certificate of the hospital's own authority."""
+    stranger, site = begin(tmp_path / "stranger", 'name = "stranger"\n[address]\nhost = "localhost"\n'), new_identity()
+    nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
+    both = stranger.ca.read_bytes() + b"\n" + coordinator.home.ca.read_bytes()
+    stop = threading.Event()
+    one = Node(Where(address=coordinator.where(site).address, trusted=both, key=site.node), backwards, stop=stop)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    assert until(lambda: connected(coordinator.link)["bury"])
+    assert asked(coordinator, nodes, b"through") == {"bury": b"hguorht"}
+    stop.set()
+    thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,31 @@ def test_a_second_beginning_takes_nothing_away(world: World) -> None:
     assert world.site("init", "--again").stdout.splitlines()[-1] == own
     assert world.coordinator("bundle", "bury", code=2).stderr == "rainhill: no site 'bury' is enrolled\n"
     assert theirs not in own
+
+
+def test_a_site_behind_a_proxy_goes_through_it(world: World, tmp_path: Path) -> None:
+    program = shutil.which("tinyproxy")
+    if program is None:
+        pytest.skip("tinyproxy is not installed (Debian: tinyproxy)")
+    port, log = free_port(), tmp_path / "proxy.log"
+    (tmp_path / "proxy.conf").write_text(
+        f'Port {port}\nListen 127.0.0.1\nLogFile "{log}"\nLogLevel Connect\nConnectPort {world.ports[0]}\n'
+    )
+    theirs = world.begin()
+    (world.bury / "bury.toml").write_text(f'name = "bury"\n[network]\nproxy = "http://127.0.0.1:{port}"\n')
+    world.coordinator("enrol", "bury.request", "--fingerprint", world.ask())
+    world.carry()
+    world.site("join", "bury.bundle", "--fingerprint", theirs)
+    world.start("coordinator", "serve", cwd=world.hub)
+    assert until(lambda: world.contact() == "away")
+    found = {one["name"]: one for one in json.loads(world.site("check", "--json", code=1).stdout)}
+    assert not found["coordinator"]["ok"]
+    world.running.append(subprocess.Popen([program, "-d", "-c", str(tmp_path / "proxy.conf")], text=True))
+    world.start("site", "serve", "bury.toml", cwd=world.bury)
+    assert until(lambda: world.contact() == "connected")
+    assert f"CONNECT localhost:{world.ports[0]}" in log.read_text()
+    found = {one["name"]: one for one in json.loads(world.site("check", "--json", code=1).stdout)}
+    assert found["coordinator"]["ok"]
 
 
 def test_the_way_to_a_coordinator_that_cannot_be_gone_is_told_with_what_to_do(world: World) -> None:
