@@ -55,7 +55,7 @@ def _base(name: str, folder: Path) -> BundledBase:
 def _wheels(folder: Path | None) -> dict[str, Path]:
     found = {path.name: path for path in sorted(folder.glob("*.whl"))} if folder else {}
     if folder is not None and not found:
-        raise ConfigError(f"{folder}: holds no wheels; `pip download rainhill -d {folder}` puts them there")
+        raise ConfigError(f"{folder}: holds no wheels; `pip wheel` puts them there")
     return found
 
 
