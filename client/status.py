@@ -1,6 +1,7 @@
 """What a site's daemon writes of its contact, and what is made of it for whoever asks."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from client.node import Contact
 from rainhill import signed
 from rainhill.errors import CredentialError, RefusedError
 from rainhill.files import held, write_whole
+
+log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 REMIND_S = 30.0
@@ -25,8 +28,11 @@ def keep_status(home: SiteHome, contact: Contact, stop: threading.Event) -> None
         words, last = f"{connected} {contact.reason}", contact.last or 0.0
         if words != told or last - at > REMIND_S:
             document = {"connected": connected, "last_contact": contact.last, "reason": contact.reason}
-            write_whole(home.status, json.dumps(document).encode(), private=True)
-            told, at = words, last
+            try:
+                write_whole(home.status, json.dumps(document).encode(), private=True)
+                told, at = words, last
+            except OSError as error:
+                log.warning("what is known of the contact cannot be written: %s", error)
     home.status.unlink(missing_ok=True)
 
 

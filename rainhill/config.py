@@ -123,6 +123,10 @@ class PrivacyConfig(Section):
     declared_patients: int | None = Field(default=None, ge=1)
     """A round number that the site is content to be known by: the weight of its updates, where a recipe weighs by patients."""
 
+    def counted(self, patients: int) -> int:
+        """Of so many training patients, how many the site is known to have, and draws its lots for."""
+        return self.declared_patients or patients
+
     @model_validator(mode="after")
     def _no_part_above_the_whole(self) -> "PrivacyConfig":
         for name in ("epsilon_per_run", "epsilon_per_cohort"):

@@ -83,7 +83,7 @@ def _joined(guard: Guard, plan: Plan, recipe: Recipe, asked: PrivacySection, bef
             if got != expected:
                 raise RefusedError(f"run {plan.run}: the {what} was {expected[:12]} when the site joined and is {got[:12]} now")
         return known
-    patients = guard.config.declared_patients or len(guard.train)
+    patients = guard.config.counted(len(guard.train))
     phase, steps = terms(recipe, asked, patients)
     joined = Joined(
         run=plan.run,

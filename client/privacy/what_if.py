@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from client.privacy import budget
 from client.privacy.accountant import Phase, combined
 from client.privacy.charging import terms
-from client.privacy.events import Charged
+from client.privacy.events import Charged, Joined
 from client.privacy.guard import admit
 from client.privacy.statement import Claim, Snapshot, claim
 from rainhill.config import PrivacyConfig
@@ -67,6 +67,7 @@ def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyCon
             )
         if privacy.declared_patients is not None:
             notes.append(f"lots are drawn as for the declared_patients of the site's file: {privacy.declared_patients}")
+    notes += _joined_before(recipe, ledger)
     return WhatIf(recipe=recipe.name, sha256=recipe.sha256, patients=patients, refused=refused, notes=tuple(notes), cost=cost)
 
 
@@ -74,7 +75,7 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
     asked = recipe.privacy
     if asked is None:
         return None
-    phase, steps = terms(recipe, asked, (privacy.declared_patients if privacy else None) or patients)
+    phase, steps = terms(recipe, asked, privacy.counted(patients) if privacy else patients)
     delta, limit = (privacy.delta, privacy.epsilon) if privacy else (asked.delta, None)
     histories = budget.histories(ledger)
     before = budget.most_spent(histories, delta)
@@ -96,6 +97,18 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
         unable=able.count(False),
         unable_at_all=begin.count(False),
     )
+
+
+def _joined_before(recipe: Recipe, ledger: Snapshot) -> list[str]:
+    """Runs of this very recipe that the site is in: what is told here is what another would cost."""
+    notes = []
+    for joined in (event for event in ledger.events() if isinstance(event, Joined) and event.recipe == recipe.sha256):
+        charged = [event for event in ledger.events() if isinstance(event, Charged) and event.run == joined.run and event.what == "update"]
+        done = sum(event.steps for event in charged)
+        notes.append(
+            f"run {joined.run} of this very recipe is charged with {done} of {joined.steps} steps; going on with it costs the rest"
+        )
+    return notes
 
 
 def _beyond_cohort(cost: Cost, ledger: Snapshot, privacy: PrivacyConfig) -> list[str]:

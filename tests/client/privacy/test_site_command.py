@@ -12,6 +12,7 @@ from client.privacy.events import Joined, Members
 from client.privacy.ledger import Ledger
 from client.privacy.statement import Snapshot
 from rainhill.errors import ConfigError, LedgerError
+from rainhill.recipe import read_recipe
 
 RELATION = "per patient (add or remove one patient, delta 1e-05)"
 CHEST = Phase(noise_multiplier=1.1, sample_rate=0.032)
@@ -121,6 +122,26 @@ def test_a_run_for_patients_who_have_nothing_left_is_told_to_end_before_it_begin
     site_file.write_text('name = "aintree"\n[privacy]\nepsilon = 1.02\n')
     text = told(site_file, "--what-if", recipe_file(), "--patients", "20")
     assert "note       refused in its first round if it is for the patients charged before: 30 of them have no budget left" in text
+
+
+def test_a_run_of_the_same_recipe_that_was_joined_before_is_told_of(site_file, ledger, recipe_file, charge):
+    sha256 = read_recipe(Path(recipe_file())).sha256
+    terms = {
+        "recipe": sha256,
+        "cohort": "films",
+        "patients": 100,
+        "epsilon": 1.0,
+        "delta": 1e-5,
+        "noise_multiplier": 2.0,
+        "sample_rate": 0.08,
+    }
+    ledger.append(Joined(run="spring", **terms, steps=12))
+    members = Members.of(f"{one:016x}" for one in range(30)).digest
+    for what, steps in (("update", 4), ("numbers", 1)):
+        ledger.append(charge(1, run="spring", recipe=sha256, members=members, steps=steps, what=what))
+    text = told(site_file, "--what-if", recipe_file(), "--patients", "100")
+    assert "note       run spring of this very recipe is charged with 4 of 12 steps; going on with it costs the rest" in text
+    assert "run chest" not in text
 
 
 def test_a_ledger_that_was_put_back_is_found_by_a_hash_that_was_kept_elsewhere(site_file, ledger, charge):
