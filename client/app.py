@@ -1,14 +1,13 @@
 """The site's side of Flower: says who it is, and answers plans."""
 
 import logging
-import time
 from collections.abc import Callable
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-import rainhill
 from rainhill import wire
+from rainhill.greeting import sealed_greeting
 from rainhill.messages import UNTOLD, Plan, Refusal, SiteId, Update
 
 log = logging.getLogger(__name__)
@@ -18,14 +17,18 @@ Respond = Callable[[SiteId, bytes], bytes]
 """An exchange of secure aggregation."""
 
 
-def greeter(site_of: SiteOf) -> ClientApp:
-    """Says which site this is, what it runs and what its clock shows."""
+def greeter(site_of: SiteOf, signing: bytes | None = None) -> ClientApp:
+    """Says which site this is; with its Ed25519 private key, so that it is believed."""
     app = ClientApp()
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        about = ConfigRecord({"site": site_of(context), "software": f"rainhill {rainhill.__version__}"})
-        about["protocols"], about["time"] = [wire.VERSION], time.time()
+        site, asked = site_of(context), message.content.config_records["hello"]
+        about = ConfigRecord({"site": site})
+        if signing is not None:
+            nonce = asked["nonce"]
+            assert isinstance(nonce, bytes)
+            about["greeting"] = sealed_greeting(site, nonce, signing)
         return Message(RecordDict({"hello": about}), reply_to=message)
 
     return app

@@ -31,7 +31,7 @@ def serve(home: SiteHome) -> None:
         address = f"{bundle.coordinator.host}:{bundle.coordinator.port}"
         where = Where(address=address, trusted=home.trusted(), key=identity.node)
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
-        contact, work = Contact(), _greets(home.config.name)
+        contact, work = Contact(), _greets(home.config.name, identity.signing)
         logs.quieten()
         keeping = threading.Thread(target=keep_status, args=(home, contact, stop), name="status")
         keeping.start()
@@ -39,12 +39,12 @@ def serve(home: SiteHome) -> None:
         keeping.join()
 
 
-def _greets(site: SiteId) -> Work:
+def _greets(site: SiteId, signing: bytes) -> Work:
     from flwr.app import Context, RecordDict
 
     from client.app import greeter
 
-    app = greeter(lambda context: site)  # noqa: ARG005 - Flower calls with it
+    app = greeter(lambda context: site, signing)  # noqa: ARG005 - Flower calls with it
 
     def work(message: "Message") -> "Message":
         context = Context(

@@ -13,6 +13,8 @@ from rainhill.cli import stops_at_once
 from rainhill.errors import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rainhill.enrolment import SiteRequest
     from server.home import Home
     from server.registry import Registry, Site
@@ -147,20 +149,24 @@ def revoke(desk: _Desk, site: str, reason: str) -> None:
 
 
 @coordinator.command()
+@click.option("--ask", is_flag=True, help="Have each site in contact say what it runs and what its clock shows.")
 @click.option("--json", "as_json", is_flag=True, help="For a script: a list of objects.")
 @click.pass_obj
-def sites(desk: _Desk, as_json: bool) -> None:
+def sites(desk: _Desk, ask: bool, as_json: bool) -> None:
     """List the sites, their keys, and who is in contact."""
     home = desk.home()
     known, contact = _registry(home).sites(), _contact(home)
+    said = _greeted(home, known) if ask and contact else {}
     if as_json:
-        _echo_json([_described(site, contact) for site in known])
+        _echo_json([_described(site, contact) | ({"said": said.get(site.name)} if ask else {}) for site in known])
         return
     if contact is None:
         click.echo("the coordinator is not running: who is in contact is not known", err=True)
     for site in known:
         about = _described(site, contact)
         click.echo(f"{site.name:20} {about['state']:10} {about['contact'] or '':10} {site.fingerprint}  {site.title}")
+        if site.name in said:
+            click.echo(f"{'':20} {' '.join(f'{name} {value}' for name, value in said[site.name].items())}")
     if not known:
         click.echo("no site is enrolled", err=True)
 
@@ -251,6 +257,19 @@ def _contact(home: Home) -> dict[str, bool] | None:
         return connected(link_of(home))
     except (httpx.HTTPError, OSError):
         return None
+
+
+def _greeted(home: Home, known: Sequence[Site]) -> dict[str, dict[str, object]]:
+    from server.greet import Greeted, greet
+    from server.serve import link_of
+
+    found = greet(link_of(home), {site.name: site for site in known if site.revoked is None})
+    return {
+        name: {"software": said.software, "protocols": list(said.protocols), "clock_ahead_s": round(said.ahead_s, 1)}
+        if isinstance(said, Greeted)
+        else {"problem": said}
+        for name, said in found.items()
+    }
 
 
 def _described(site: Site, contact: dict[str, bool] | None) -> dict[str, object]:

@@ -28,7 +28,7 @@ def find_nodes(grid: Grid, sites: set[SiteId], *, deadline_s: float) -> dict[Sit
     while time.monotonic() < stop and not sites <= set(known.values()):
         new = [node for node in grid.get_node_ids() if node not in known]
         messages = {node: Message(RecordDict({"hello": ConfigRecord()}), dst_node_id=node, message_type=HELLO) for node in new}
-        for node, reply in _exchange(grid, messages, deadline_s=min(30.0, max(POLL_S, stop - time.monotonic()))):
+        for node, reply in exchanged(grid, messages, deadline_s=min(30.0, max(POLL_S, stop - time.monotonic()))):
             if not reply.has_error():
                 known[node] = str(reply.content.config_records["hello"]["site"])
         if not new:
@@ -46,7 +46,7 @@ def collect_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float) 
             node: Message(wire.to_record(wire.plan_to_bytes(plan)), dst_node_id=node, message_type=TRAIN, ttl=deadline_s)
             for node, plan in present.items()
         }
-        for node, reply in _exchange(grid, messages, deadline_s=deadline_s):
+        for node, reply in exchanged(grid, messages, deadline_s=deadline_s):
             plan = present[node]
             if reply.has_error():
                 # The text of the error was written at the site and may hold what must not travel; its number does not.
@@ -70,7 +70,7 @@ def exchange_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float)
         sites = {nodes[site]: site for site in blobs if site in nodes}
         records = {node: wire.to_record(blobs[site]) for node, site in sites.items()}
         messages = {node: Message(one, dst_node_id=node, message_type=SECURE, ttl=deadline_s) for node, one in records.items()}
-        for node, reply in _exchange(grid, messages, deadline_s=deadline_s):
+        for node, reply in exchanged(grid, messages, deadline_s=deadline_s):
             if reply.has_error():
                 log.warning("%s: its process failed in secure aggregation (Flower error %d)", sites[node], reply.error.code)
             else:
@@ -79,7 +79,7 @@ def exchange_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float)
     return exchange
 
 
-def _exchange(grid: Grid, messages: Mapping[int, Message], *, deadline_s: float) -> Iterable[tuple[int, Message]]:
+def exchanged(grid: Grid, messages: Mapping[int, Message], *, deadline_s: float) -> Iterable[tuple[int, Message]]:
     """Node and its reply, as they come in. An error reply bears another sender, so replies are matched by what they answer."""
     nodes = list(messages)
     ids = list(grid.push_messages([messages[node] for node in nodes]))

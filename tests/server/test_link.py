@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -18,9 +19,11 @@ from client.identity import Identity, new_identity
 from client.node import Contact, Node, Where
 from rainhill import wire
 from server import link as links
-from server.flower import _exchange
+from server.flower import exchanged
+from server.greet import Greeted, greet
 from server.home import begin, secret_of
 from server.link import Link, admit_only, connected, opened_grid
+from server.registry import Site
 from server.serve import link_of, superlink
 from tests.server.conftest import free_port
 
@@ -100,7 +103,7 @@ def asked(coordinator: Coordinator, nodes: dict[str, int], blob: bytes, *, deadl
     names = {number: name for name, number in nodes.items()}
     with opened_grid(coordinator.link) as grid:
         messages = {number: Message(wire.to_record(blob), dst_node_id=number, message_type="train", ttl=deadline_s) for number in names}
-        replies = dict(_exchange(grid, messages, deadline_s=deadline_s))
+        replies = dict(exchanged(grid, messages, deadline_s=deadline_s))
     return {names[number]: reply.error.code if reply.has_error() else wire.from_record(reply.content) for number, reply in replies.items()}
 
 
@@ -117,6 +120,46 @@ def test_what_the_coordinator_asks_two_sites_is_answered_by_both(coordinator: Co
     assert connected(coordinator.link) == {"bury": False, "oldham": False}
 
 
+def enrolled(name: str, identity: Identity) -> Site:
+    now = datetime.now(UTC)
+    return Site(
+        name=name,
+        title="",
+        software="",
+        protocols=(3,),
+        enrolled=now,
+        since=now,
+        node_key=identity.node_public,
+        signing_key=identity.signing_public,
+        revoked=None,
+        reason="",
+    )
+
+
+def greets(site: str, signing: bytes) -> Callable[[Message], Message]:
+    from client.serve import _greets
+
+    return _greets(site, signing)
+
+
+def test_who_is_greeted_says_what_it_runs_and_proves_who_it_is(coordinator: Coordinator) -> None:
+    bury, oldham, wirral = new_identity(), new_identity(), new_identity()
+    sites = {"bury": enrolled("bury", bury), "oldham": enrolled("oldham", oldham), "wirral": enrolled("wirral", wirral)}
+    admit_only(coordinator.link, {name: one.node_key.encode() for name, one in sites.items()})
+
+    # Oldham's node says that it is Bury, and has only its own key to sign with; Wirral is not there.
+    with node(coordinator, bury, greets("bury", bury.signing)), node(coordinator, oldham, greets("bury", oldham.signing)):
+        assert until(lambda: connected(coordinator.link) == {"bury": True, "oldham": True, "wirral": False})
+        found = greet(coordinator.link, sites)
+    assert set(found) == {"bury", "oldham"}
+    said = found["bury"]
+    assert isinstance(said, Greeted) and said.software.startswith("rainhill ") and abs(said.ahead_s) < 5
+    assert "is not who it says: oldham: its greeting is of bury" in str(found["oldham"])
+    with node(coordinator, oldham, greets("oldham", bury.signing)):
+        assert until(lambda: connected(coordinator.link)["oldham"])
+        assert "is not who it says: greeting 1: is signed with key" in str(greet(coordinator.link, sites)["oldham"])
+
+
 def test_an_error_at_a_site_crosses_as_a_sentence_that_tells_nothing(coordinator: Coordinator, caplog: pytest.LogCaptureFixture) -> None:
     site = new_identity()
     nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
@@ -126,7 +169,7 @@ def test_an_error_at_a_site_crosses_as_a_sentence_that_tells_nothing(coordinator
 
     with node(coordinator, site, fails), opened_grid(coordinator.link) as grid:
         assert until(lambda: connected(coordinator.link)["bury"])
-        ((_, reply),) = _exchange(
+        ((_, reply),) = exchanged(
             grid,
             {nodes["bury"]: Message(wire.to_record(b"x"), dst_node_id=nodes["bury"], message_type="train", ttl=WITHIN_S)},
             deadline_s=WITHIN_S,

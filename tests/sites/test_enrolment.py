@@ -114,6 +114,9 @@ def test_a_hospital_joins_is_in_contact_changes_its_keys_and_leaves(world: World
     ).read_text()
     assert until(lambda: world.status()["connected"] is True)
 
+    (one,) = json.loads(world.coordinator("sites", "--ask", "--json").stdout)
+    assert one["said"]["software"] == one["software"] and one["said"]["protocols"] == one["protocols"]
+    assert abs(one["said"]["clock_ahead_s"]) < 5
     # All is well but that the file names no films.
     found = {one["name"]: one for one in json.loads(world.site("check", "--json", code=1).stdout)}
     assert {name for name, one in found.items() if not one["ok"]} == {"data"}
