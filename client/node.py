@@ -11,11 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
 from rainhill.errors import ProtocolError
+from rainhill.files import write_whole
 from rainhill.messages import UNTOLD
 
 if TYPE_CHECKING:
@@ -67,8 +69,12 @@ class Contact:
 class Node:
     """One per process: Flower takes a second activation of the same key for a restart, and messages under way for lost."""
 
-    def __init__(self, where: Where, work: Work, *, stop: threading.Event, contact: Contact | None = None) -> None:
+    def __init__(
+        self, where: Where, work: Work, *, stop: threading.Event, contact: Contact | None = None, memory: Path | None = None
+    ) -> None:
+        """`memory` is a file for Flower's number of this node: who was killed is let in again at once by it, and after a minute without."""
         self._where = where
+        self._memory = memory
         self._work = work
         self._stop = stop
         self.contact = contact or Contact()
@@ -124,11 +130,26 @@ class Node:
         from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
         if self.contact.node is None:
+            self._forget_the_one_before()
             key = public_key_to_bytes(self._where.key.public_key())
             activated = self._client.ActivateNode(ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S))
             self.contact.node = activated.node_id
+            if self._memory is not None:
+                write_whole(self._memory, str(activated.node_id).encode(), private=True)
             log.info("connected to %s", self._where.address)
         return FlowerNode(node_id=self.contact.node)
+
+    def _forget_the_one_before(self) -> None:
+        """Of this site, if it ended without a word: as long as Flower takes it to be there, it lets no other in."""
+        from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+
+        if self._memory is None or not self._memory.exists():
+            return
+        try:
+            self._client.DeactivateNode(DeactivateNodeRequest(node_id=int(self._memory.read_text())))
+        except (httpx.HTTPStatusError, ValueError) as error:
+            # It is not known any more, or not there.
+            log.debug("%s", error)
 
     def _call(self, call: Callable[[], Answer]) -> Answer | None:
         """What the coordinator answers, however often it has to be asked; None where the site stops before."""
@@ -275,7 +296,7 @@ def _words(error: Exception) -> str:
         return str(error) or type(error).__name__
     path, status = error.request.url.path, error.response.status_code
     if path.endswith("/activate-node") and status == httpx.codes.PRECONDITION_FAILED:
-        return "the coordinator does not know this site's key: it is not enrolled yet, or was revoked"
+        return "the coordinator does not know this site's key, which is not enrolled yet or was revoked; or another daemon uses it"
     if status == httpx.codes.UNAUTHORIZED:
         return "the coordinator does not take this site's signature: its key was revoked, or this machine's clock is wrong"
     return f"HTTP {status} to {path}"

@@ -108,6 +108,19 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A site that will answer later: somebody has yet to approve or to release, or it is not its hours. It wants to be asked again."""
+
+    run: str
+    round: int
+    site: SiteId
+    reason: str
+    """In one sentence without identifiers, as of a Refusal."""
+    retry_s: float
+    """Not before so many seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SecureMessage:
     """One exchange of secure aggregation, with one site."""
 

@@ -17,7 +17,7 @@ from rainhill.adapter import Adapter, Array, check_shapes
 from rainhill.compression import Encoding, pack, unpack
 from rainhill.config import Section
 from rainhill.errors import ProtocolError
-from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, SecureMessage, Update
+from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, SecureMessage, Update, Waiting
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -83,6 +83,16 @@ class _RefusalHeader(Section):
     reason: str
 
 
+class _WaitingHeader(Section):
+    kind: Literal["waiting"] = "waiting"
+    version: int = VERSION
+    run: str
+    round: int
+    site: str
+    reason: str
+    retry_s: Annotated[float, Field(ge=0, le=86_400)]
+
+
 class _SecureHeader(Section):
     kind: Literal["secure"] = "secure"
     version: int = VERSION
@@ -139,7 +149,11 @@ def plan_from_bytes(blob: bytes) -> Plan:
     return Plan(run=header.run, recipe=header.recipe, round=header.round, site=header.site, adapter=adapter, rule=rule, choices=choices)
 
 
-def answer_to_bytes(answer: Update | Refusal) -> bytes:
+def answer_to_bytes(answer: Update | Refusal | Waiting) -> bytes:
+    if isinstance(answer, Waiting):
+        return _to_bytes(
+            _WaitingHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason, retry_s=answer.retry_s), {}
+        )
     if isinstance(answer, Refusal):
         return _to_bytes(_RefusalHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason), {})
     evaluation = answer.evaluation
@@ -183,6 +197,14 @@ def answer_from_bytes(blob: bytes) -> Update | Refusal:
         choice=header.choice,
         evaluation=evaluation and Evaluation(patients=evaluation.patients, metrics=evaluation.metrics),
     )
+
+
+def live_answer_from_bytes(blob: bytes) -> Update | Refusal | Waiting:
+    """As `answer_from_bytes`, of a site over the network, which may ask for time."""
+    if _kind(blob) != "waiting":
+        return answer_from_bytes(blob)
+    waiting, _ = _from_bytes(blob, _WaitingHeader)
+    return Waiting(run=waiting.run, round=waiting.round, site=waiting.site, reason=waiting.reason, retry_s=waiting.retry_s)
 
 
 def secure_to_bytes(message: SecureMessage) -> bytes:

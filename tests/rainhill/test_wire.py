@@ -13,7 +13,7 @@ from rainhill import wire
 from rainhill.adapter import Adapter
 from rainhill.compression import lossy
 from rainhill.errors import ProtocolError
-from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update
+from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update, Waiting
 
 ADAPTER = Adapter({"m.lora_A": np.ones((2, 3), np.float32), "m.lora_B": np.zeros((4, 2), np.float32), "head.bias": np.zeros(2, np.float32)})
 PLAN = Plan(run="r", recipe="f" * 64, round=3, site="aintree", adapter=ADAPTER, rule=LocalRule(train=frozenset("B"), send=frozenset("B")))
@@ -53,6 +53,18 @@ def test_a_packed_update_crosses_as_what_it_holds(encoding: str) -> None:
     assert arrived.delta.max_abs_difference(delta) < 1e-6
     wire.check_answer(arrived, PLAN, EXPECTED)
     assert replace(arrived, delta=delta) == update
+
+
+def test_a_site_over_the_network_may_ask_for_time_and_one_of_a_simulation_may_not() -> None:
+    waiting = Waiting(run="r", round=3, site="bury", reason="waits for approval", retry_s=30.0)
+    blob = wire.answer_to_bytes(waiting)
+    assert wire.live_answer_from_bytes(blob) == waiting
+    with pytest.raises(ProtocolError, match="kind = 'waiting'"):
+        wire.answer_from_bytes(blob)
+    refusal = Refusal(run="r", round=3, site="bury", reason="no")
+    assert wire.live_answer_from_bytes(wire.answer_to_bytes(refusal)) == refusal
+    with pytest.raises(ValueError, match="retry_s"):
+        wire.answer_to_bytes(replace(waiting, retry_s=-1.0))
 
 
 def test_a_refusal_crosses_unchanged() -> None:

@@ -4,9 +4,7 @@ import re
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,64 +13,21 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from client.app import greeter
 from client.identity import Identity, new_identity
-from client.node import Contact, Node, Where
+from client.node import Node, Where
+from client.serve import at_work
 from rainhill import wire
 from server import link as links
 from server.flower import exchanged
 from server.greet import Greeted, greet
 from server.home import begin, secret_of
-from server.link import Link, admit_only, connected, opened_grid
+from server.link import admit_only, connected, opened_grid
 from server.registry import Site
-from server.serve import link_of, superlink
-from tests.server.conftest import free_port
+from server.serve import superlink
+from tests.server.peers import WITHIN_S, Coordinator, node, until
 
-WITHIN_S = 60.0
-NOT_KNOWN = "the coordinator does not know this site's key: it is not enrolled yet, or was revoked"
-
-
-def until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> bool:
-    stop = time.monotonic() + within_s
-    while not condition() and time.monotonic() < stop:
-        time.sleep(0.05)
-    return condition()
-
-
-class Coordinator:
-    """A coordinator's folder and its SuperLink, which the test may kill."""
-
-    def __init__(self, folder: Path) -> None:
-        text = (
-            f'name = "north_west"\n[address]\nhost = "localhost"\nbind = "127.0.0.1"\nport = {free_port()}\nprivate_port = {free_port()}\n'
-        )
-        self.home = begin(folder, text)
-        self.log = folder.parent / "superlink.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def link(self) -> Link:
-        return link_of(self.home)
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(superlink(self.home).command, stderr=log)
-        assert until(self.answers), self.log.read_text()
-
-    def answers(self) -> bool:
-        try:
-            connected(self.link)
-        except (httpx.HTTPError, OSError):
-            return False
-        return True
-
-    def end(self, *, kill: bool = False) -> None:
-        if self.process is not None:
-            (self.process.kill if kill else self.process.terminate)()
-            self.process.wait()
-
-    def where(self, identity: Identity) -> Where:
-        address = self.home.config.address
-        return Where(address=f"localhost:{address.port}", trusted=self.home.ca.read_bytes(), key=identity.node)
+NOT_KNOWN = "the coordinator does not know this site's key, which is not enrolled yet or was revoked; or another daemon uses it"
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +36,6 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinato
     one.start()
     yield one
     one.end()
-
-
-@contextmanager
-def node(coordinator: Coordinator, identity: Identity, work: Callable[[Message], Message]) -> Iterator[Contact]:
-    stop = threading.Event()
-    one = Node(coordinator.where(identity), work, stop=stop)
-    thread = threading.Thread(target=one.run)
-    thread.start()
-    yield one.contact
-    stop.set()
-    thread.join()
 
 
 def backwards(message: Message) -> Message:
@@ -137,9 +81,7 @@ def enrolled(name: str, identity: Identity) -> Site:
 
 
 def greets(site: str, signing: bytes) -> Callable[[Message], Message]:
-    from client.serve import _greets
-
-    return _greets(site, signing)
+    return at_work(greeter(lambda _: site, signing))
 
 
 def test_who_is_greeted_says_what_it_runs_and_proves_who_it_is(coordinator: Coordinator) -> None:
@@ -198,7 +140,7 @@ def test_a_coordinator_whose_certificate_another_authority_made_is_not_spoken_to
     site, heard = new_identity(), []
     admit_only(coordinator.link, {"bury": site.node_public.encode()})
     stop = threading.Event()
-    where = Where(address=coordinator.where(site).address, trusted=stranger.ca.read_bytes(), key=site.node)
+    where = Where(address=coordinator.address, trusted=stranger.ca.read_bytes(), key=site.node)
     one = Node(where, lambda message: heard.append(message) or message, stop=stop)
     thread = threading.Thread(target=one.run)
     thread.start()
@@ -214,7 +156,7 @@ def test_an_authority_that_the_site_trusts_besides_is_enough(coordinator: Coordi
     nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
     both = stranger.ca.read_bytes() + b"\n" + coordinator.home.ca.read_bytes()
     stop = threading.Event()
-    one = Node(Where(address=coordinator.where(site).address, trusted=both, key=site.node), backwards, stop=stop)
+    one = Node(Where(address=coordinator.address, trusted=both, key=site.node), backwards, stop=stop)
     thread = threading.Thread(target=one.run)
     thread.start()
     assert until(lambda: connected(coordinator.link)["bury"])

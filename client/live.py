@@ -1,0 +1,69 @@
+"""The site's side of a live run: a plan counts with the consortium's signature, is worked on once, and its answer bears the site's."""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.app import greeter
+from rainhill import wire
+from rainhill.errors import ProtocolError, RainhillError
+from rainhill.messages import UNTOLD, Plan, Refusal, SiteId, Update, Waiting
+from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[Plan], Update | Refusal | Waiting]
+
+
+def live_app(site: SiteId, answer: Answer, *, signing: bytes, consortium: bytes) -> ClientApp:
+    """`signing` is the site's Ed25519 private key, `consortium` the public one of its consortium."""
+    app, once = greeter(lambda _: site, signing), _Once()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both
+        blob = unstamped(wire.from_record(message.content), consortium, purpose=PLAN)
+        given = once(blob, lambda: wire.answer_to_bytes(_answered(site, answer, wire.plan_from_bytes(blob))))
+        return Message(wire.to_record(stamped(given, signing, purpose=ANSWER)), reply_to=message)
+
+    return app
+
+
+def _answered(site: SiteId, answer: Answer, plan: Plan) -> Update | Refusal | Waiting:
+    if plan.site != site:
+        raise ProtocolError(f"a plan for {plan.site}, and this is {site}")
+    try:
+        return answer(plan)
+    except RainhillError as error:
+        log.warning("round %d of run %s: %s", plan.round, plan.run, error)
+    except Exception:
+        log.exception("round %d of run %s failed", plan.round, plan.run)
+    return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=UNTOLD)
+
+
+class _Once:
+    """Who brings the same message while it is worked on waits for the same answer: a coordinator that was restarted asks again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[bytes, Future[bytes]] = {}
+
+    def __call__(self, message: bytes, work: Callable[[], bytes]) -> bytes:
+        name = hashlib.sha256(message).digest()
+        with self._lock:
+            known = self._under_way.get(name)
+            mine = self._under_way[name] = known or Future()
+        if known is not None:
+            return known.result()
+        try:
+            mine.set_result(work())
+        except BaseException as error:
+            mine.set_exception(error)
+        finally:
+            with self._lock:
+                del self._under_way[name]
+        return mine.result()

@@ -1,0 +1,152 @@
+"""The live form of `Collect`: each site is asked until it has answered or the deadline has passed, whatever happens to it meanwhile.
+
+A message that a site loses when it is restarted is sent again when Flower says that the site is back. A site that asks for time, because
+somebody there has yet to decide, is asked again. What a site says counts only with its own signature.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rainhill import wire
+from rainhill.errors import CredentialError, ProtocolError
+from rainhill.messages import Plan, Refusal, SiteId, Update, Waiting
+from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
+from server.rounds import Collect
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+    from flwr.serverapp import Grid
+
+log = logging.getLogger(__name__)
+
+TRAIN = "train"
+LOOK_S = 0.05
+"""Between two looks for answers."""
+PRESENCE_S = 1.0
+"""Between two looks at who is in contact."""
+RETRY_S = 5.0
+"""Before a site whose process failed is asked again."""
+TRIES = 3
+"""How often a site's process may fail in one round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A site that takes part in a run."""
+
+    node: int
+    """Flower's number of its SuperNode."""
+    signing_key: bytes
+    """Ed25519, by which its answers are known."""
+
+
+@dataclass(kw_only=True)
+class _Asked:
+    """One site in one round."""
+
+    plan: Plan
+    member: Member
+    blob: bytes = field(repr=False)
+    due: float = 0.0
+    """time.monotonic() before which it is not asked."""
+    ids: set[str] = field(default_factory=set)
+    """Of the messages that are on their way to it."""
+    activated: str = ""
+    """When its node was last started, as of the last message."""
+    failures: int = 0
+    words: str = "is not in contact"
+    """Why there is no answer yet."""
+
+
+def collect_live(grid: "Grid", members: Mapping[SiteId, Member], *, key: bytes, deadline_s: float) -> Collect:
+    """`key` is the consortium's Ed25519 private key. A site that is no member is refused by name."""
+
+    def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
+        stop = time.monotonic() + deadline_s
+        asked = {
+            site: _Asked(plan=plan, member=members[site], blob=stamped(wire.plan_to_bytes(plan), key, purpose=PLAN))
+            for site, plan in plans.items()
+            if site in members
+        }
+        yield from (_refusal(plan, "takes no part in this run") for site, plan in plans.items() if site not in members)
+        looked = -PRESENCE_S
+        while asked and time.monotonic() < stop:
+            now = time.monotonic()
+            if now - looked >= PRESENCE_S:
+                _send_where_due(grid, asked.values(), now, ttl=stop - now)
+                looked = now
+            for one, answer in _answers(grid, asked.values()):
+                del asked[one.plan.site]
+                yield answer
+            time.sleep(LOOK_S)
+        yield from (_refusal(one.plan, f"{one.words}; waited {deadline_s:g} s") for one in asked.values())
+
+    return collect
+
+
+def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, ttl: float) -> None:
+    """To those in contact that have not been asked since they were last started, and are not to be left alone."""
+    from flwr.app import Message
+
+    there = {node.node_id: node for node in grid.get_nodes()}
+    due = []
+    for one in asked:
+        node = there.get(one.member.node)
+        if node is None or node.status != "online":
+            if one.ids:
+                one.words = "has lost contact"
+            continue
+        if now >= one.due and (not one.ids or node.last_activated_at != one.activated):
+            one.activated, one.words = node.last_activated_at, "has not answered"
+            due.append((one, Message(wire.to_record(one.blob), dst_node_id=one.member.node, message_type=TRAIN, ttl=ttl)))
+    for (one, _), name in zip(due, grid.push_messages([message for _, message in due]) if due else (), strict=True):
+        # An empty id: the node is not known any more.
+        if name:
+            one.ids.add(name)
+
+
+def _answers(grid: "Grid", asked: Iterable[_Asked]) -> Iterable[tuple[_Asked, Update | Refusal]]:
+    """What came in and is an answer; what asks for time or failed is noted, to be asked again."""
+    waiting = {name: one for one in asked for name in one.ids}
+    for reply in grid.pull_messages(list(waiting)) if waiting else ():
+        one = waiting[reply.metadata.reply_to_message_id]
+        one.ids.discard(reply.metadata.reply_to_message_id)
+        answer = _read(reply, one)
+        if answer is not None:
+            yield one, answer
+
+
+def _read(reply: "Message", one: _Asked) -> Update | Refusal | None:
+    site, now = one.plan.site, time.monotonic()
+    if reply.has_error():
+        return _failed(reply.error, one, now)
+    try:
+        answer = wire.live_answer_from_bytes(unstamped(wire.from_record(reply.content), one.member.signing_key, purpose=ANSWER))
+    except (ProtocolError, CredentialError) as error:
+        return _refusal(one.plan, str(error))
+    if (answer.run, answer.round, answer.site) != (one.plan.run, one.plan.round, site):
+        return _refusal(one.plan, f"its answer is of {answer.site} for round {answer.round} of run {answer.run}")
+    if isinstance(answer, Waiting):
+        one.due, one.words = now + answer.retry_s, answer.reason
+        return None
+    return answer
+
+
+def _failed(error: Any, one: _Asked, now: float) -> Refusal | None:
+    from flwr.common.constant import ErrorCode
+
+    one.due = now + RETRY_S
+    if error.code == ErrorCode.NODE_UNAVAILABLE:
+        one.words = "has lost contact"
+        return None
+    one.failures += 1
+    # The text of the error was written at the site and may hold what must not travel; its number does not.
+    one.words = f"its process failed (Flower error {error.code})"
+    return _refusal(one.plan, f"{one.words}, {one.failures} times") if one.failures >= TRIES else None
+
+
+def _refusal(plan: Plan, reason: str) -> Refusal:
+    return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=reason)

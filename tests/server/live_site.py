@@ -1,0 +1,30 @@
+"""A hospital's node in a process of its own, which a test may kill: answers a plan, some time after it has said that it works on it."""
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+from client.identity import load
+from client.live import live_app
+from client.node import Node, Where
+from client.serve import at_work
+from rainhill.messages import Plan, Update
+
+
+def main(about: dict[str, str]) -> None:
+    identity = load(Path(about["identity"]))
+
+    def answer(plan: Plan) -> Update:
+        with Path(about["worked"]).open("a") as file:
+            file.write(f"{plan.round}\n")
+        time.sleep(float(about["seconds"]))
+        return Update(run=plan.run, round=plan.round, site=plan.site, delta=plan.adapter, patients=5, steps=1, loss=0.5)
+
+    app = live_app(about["site"], answer, signing=identity.signing, consortium=bytes.fromhex(about["consortium"]))
+    where = Where(address=about["address"], trusted=Path(about["ca"]).read_bytes(), key=identity.node)
+    Node(where, at_work(app), stop=threading.Event(), memory=Path(about["identity"]) / "node").run()
+
+
+main(json.loads(sys.argv[1]))

@@ -1,0 +1,80 @@
+"""A coordinator's SuperLink and hospitals' nodes for the tests that want real ones."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from flwr.app import Message
+
+from client.identity import Identity
+from client.node import Contact, Node, Where
+from server.home import begin
+from server.link import Link, connected
+from server.serve import link_of, superlink
+from tests.server.conftest import free_port
+
+WITHIN_S = 60.0
+
+
+def until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> bool:
+    stop = time.monotonic() + within_s
+    while not condition() and time.monotonic() < stop:
+        time.sleep(0.05)
+    return condition()
+
+
+class Coordinator:
+    """A coordinator's folder and its SuperLink, which the test may kill."""
+
+    def __init__(self, folder: Path) -> None:
+        text = (
+            f'name = "north_west"\n[address]\nhost = "localhost"\nbind = "127.0.0.1"\nport = {free_port()}\nprivate_port = {free_port()}\n'
+        )
+        self.home = begin(folder, text)
+        self.log = folder.parent / "superlink.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def link(self) -> Link:
+        return link_of(self.home)
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.home.config.address.port}"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(superlink(self.home).command, stderr=log)
+        assert until(self.answers), self.log.read_text()
+
+    def answers(self) -> bool:
+        try:
+            connected(self.link)
+        except (httpx.HTTPError, OSError):
+            return False
+        return True
+
+    def end(self, *, kill: bool = False) -> None:
+        if self.process is not None:
+            (self.process.kill if kill else self.process.terminate)()
+            self.process.wait()
+
+    def where(self, identity: Identity) -> Where:
+        return Where(address=self.address, trusted=self.home.ca.read_bytes(), key=identity.node)
+
+
+@contextmanager
+def node(coordinator: Coordinator, identity: Identity, work: Callable[[Message], Message]) -> Iterator[Contact]:
+    stop = threading.Event()
+    one = Node(coordinator.where(identity), work, stop=stop)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    try:
+        yield one.contact
+    finally:
+        stop.set()
+        thread.join()

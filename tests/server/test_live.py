@@ -1,0 +1,243 @@
+"""Rounds over the network: sites that need time, fail, come late or are killed, and what is signed by nobody who may."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.identity import new_identity
+from client.live import live_app
+from client.node import Contact
+from client.serve import at_work
+from rainhill import signed
+from rainhill.adapter import Adapter
+from rainhill.errors import RefusedError
+from rainhill.messages import Plan, Refusal, Update, Waiting
+from server import live
+from server.link import admit_only, connected, opened_grid
+from server.live import Member, collect_live
+from tests.server.peers import WITHIN_S, Coordinator, node, until
+
+SITE = str(Path(__file__).with_name("live_site.py"))
+Answer = Callable[[Plan], Update | Refusal | Waiting]
+Answers = dict[str, Update | Refusal]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PRESENCE_S", 0.2)
+    monkeypatch.setattr(live, "RETRY_S", 0.2)
+
+
+class Consortium:
+    """A coordinator and two hospitals with keys, which are members of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.coordinator = Coordinator(folder / "coordinator")
+        self.key = self.coordinator.home.key()
+        self.public = signed.public_key(self.key)
+        self.sites = {name: new_identity() for name in ("bury", "oldham")}
+        for name, identity in self.sites.items():
+            identity.keep(folder / name)
+        self.folder = folder
+
+    def start(self) -> None:
+        self.coordinator.start()
+
+    def members(self) -> dict[str, Member]:
+        nodes = admit_only(self.coordinator.link, {name: one.node_public.encode() for name, one in self.sites.items()})
+        return {name: Member(node=nodes[name], signing_key=one.signing_public) for name, one in self.sites.items()}
+
+    def node(self, site: str, answer: Answer, *, signing: bytes | None = None) -> AbstractContextManager[Contact]:
+        app = live_app(site, answer, signing=signing or self.sites[site].signing, consortium=self.public)
+        return node(self.coordinator, self.sites[site], at_work(app))
+
+    def ask(
+        self, *, number: int = 1, deadline_s: float = WITHIN_S, key: bytes | None = None, members: dict[str, Member] | None = None
+    ) -> Answers:
+        plans = {site: plan_of(site, number) for site in self.sites}
+        with opened_grid(self.coordinator.link) as grid:
+            collect = collect_live(grid, self.members() if members is None else members, key=key or self.key, deadline_s=deadline_s)
+            return {answer.site: answer for answer in collect(plans)}
+
+    def process(self, site: str, *, seconds: float) -> "subprocess.Popen[bytes]":
+        about = {
+            "site": site,
+            "identity": str(self.folder / site),
+            "consortium": self.public.hex(),
+            "address": self.coordinator.address,
+            "ca": str(self.coordinator.home.ca),
+            "worked": str(self.folder / f"{site}-worked"),
+            "seconds": str(seconds),
+        }
+        return subprocess.Popen([sys.executable, SITE, json.dumps(about)], cwd=Path(__file__).parents[2])
+
+    def worked(self, site: str) -> list[str]:
+        path = self.folder / f"{site}-worked"
+        return path.read_text().split() if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+    one = Consortium(tmp_path_factory.mktemp("live"))
+    one.start()
+    yield one
+    one.coordinator.end()
+
+
+def plan_of(site: str, number: int = 1) -> Plan:
+    weights = {"layer.lora_A": np.full((2, 3), number, np.float32), "layer.lora_B": np.ones((3, 2), np.float32)}
+    return Plan(run="spring", recipe="0" * 64, round=number, site=site, adapter=Adapter(weights))
+
+
+def updated(plan: Plan) -> Update:
+    return Update(run=plan.run, round=plan.round, site=plan.site, delta=plan.adapter, patients=5, steps=1, loss=0.5)
+
+
+def test_every_site_is_asked_and_each_answer_is_its_own(consortium: Consortium) -> None:
+    with consortium.node("bury", updated), consortium.node("oldham", updated):
+        found = consortium.ask()
+    assert set(found) == {"bury", "oldham"}
+    for site, answer in found.items():
+        assert isinstance(answer, Update) and answer.delta == plan_of(site).adapter
+
+
+def test_a_site_that_asks_for_time_is_asked_again_and_not_before_it_wants(consortium: Consortium) -> None:
+    times: list[float] = []
+
+    def decides(plan: Plan) -> Update | Waiting:
+        times.append(time.monotonic())
+        if len(times) < 3:
+            return Waiting(run=plan.run, round=plan.round, site=plan.site, reason="waits for approval", retry_s=0.5)
+        return updated(plan)
+
+    with consortium.node("bury", decides), consortium.node("oldham", updated):
+        found = consortium.ask()
+    assert isinstance(found["bury"], Update) and len(times) == 3
+    assert min(np.diff(times)) >= 0.5
+
+
+def test_who_is_still_waiting_or_not_there_at_the_deadline_is_left_out_by_name_and_reason(consortium: Consortium) -> None:
+    def never(plan: Plan) -> Waiting:
+        return Waiting(run=plan.run, round=plan.round, site=plan.site, reason="waits for approval", retry_s=0.5)
+
+    with consortium.node("bury", never):
+        found = consortium.ask(deadline_s=8)
+    reasons = {site: answer.reason for site, answer in found.items() if isinstance(answer, Refusal)}
+    assert reasons == {"bury": "waits for approval; waited 8 s", "oldham": "is not in contact; waited 8 s"}
+
+
+def test_a_site_that_comes_late_is_asked_when_it_is_there(consortium: Consortium) -> None:
+    found: Answers = {}
+    thread = threading.Thread(target=lambda: found.update(consortium.ask()))
+    with consortium.node("oldham", updated):
+        thread.start()
+        time.sleep(2)
+        assert found == {}
+        with consortium.node("bury", updated):
+            thread.join()
+    assert all(isinstance(found[site], Update) for site in ("bury", "oldham"))
+
+
+def test_a_site_that_is_killed_at_work_is_asked_again_when_it_is_back(consortium: Consortium) -> None:
+    found: Answers = {}
+    first = consortium.process("bury", seconds=600)
+    again = None
+    try:
+        with consortium.node("oldham", updated):
+            thread = threading.Thread(target=lambda: found.update(consortium.ask()))
+            thread.start()
+            assert until(lambda: consortium.worked("bury") == ["1"])
+            first.kill()
+            first.wait()
+            again = consortium.process("bury", seconds=0)
+            thread.join(WITHIN_S)
+    finally:
+        for process in (first, again):
+            if process is not None:
+                process.kill()
+                process.wait()
+    assert isinstance(found["bury"], Update)
+    assert consortium.worked("bury") == ["1", "1"]
+
+
+def test_an_answer_with_another_sites_signature_is_none(consortium: Consortium) -> None:
+    stranger = new_identity()
+    with consortium.node("bury", updated, signing=stranger.signing), consortium.node("oldham", updated):
+        found = consortium.ask()
+    bury = found["bury"]
+    assert isinstance(bury, Refusal) and bury.reason.startswith("answer 1: was changed, or was not signed with key")
+    assert isinstance(found["oldham"], Update)
+
+
+def test_an_answer_in_anothers_name_is_none(consortium: Consortium) -> None:
+    with consortium.node("bury", lambda plan: replace(updated(plan), site="oldham")), consortium.node("oldham", updated):
+        found = consortium.ask()
+    bury = found["bury"]
+    assert isinstance(bury, Refusal) and bury.reason == "its answer is of oldham for round 1 of run spring"
+
+
+def test_a_plan_that_the_consortium_has_not_signed_is_not_worked_on(consortium: Consortium, caplog: pytest.LogCaptureFixture) -> None:
+    worked: list[Plan] = []
+
+    def notes(plan: Plan) -> Update:
+        worked.append(plan)
+        return updated(plan)
+
+    with consortium.node("bury", notes), consortium.node("oldham", notes):
+        found = consortium.ask(key=signed.new_key())
+    assert worked == []
+    assert {answer.reason for answer in found.values() if isinstance(answer, Refusal)} == {"its process failed (Flower error 2), 3 times"}
+    assert "plan 1: was changed, or was not signed with key" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("patient SECRET123"), RefusedError("patient SECRET123")])
+def test_what_went_wrong_at_a_site_stays_there(consortium: Consortium, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    def fails(plan: Plan) -> Update:
+        raise error
+
+    with consortium.node("bury", fails), consortium.node("oldham", updated):
+        bury = consortium.ask()["bury"]
+    assert isinstance(bury, Refusal) and bury.reason == "an error at the site, written to its own log"
+    assert "SECRET123" in caplog.text
+
+
+def test_a_site_that_is_no_member_is_refused_by_name(consortium: Consortium) -> None:
+    only = {"oldham": consortium.members()["oldham"]}
+    with consortium.node("oldham", updated):
+        found = consortium.ask(members=only)
+    bury = found["bury"]
+    assert isinstance(bury, Refusal) and bury.reason == "takes no part in this run"
+
+
+def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium) -> None:
+    """A coordinator that was restarted asks again while the site is still at work."""
+    began, go, worked = threading.Event(), threading.Event(), []
+
+    def slowly(plan: Plan) -> Update:
+        worked.append(plan.round)
+        began.set()
+        go.wait(WITHIN_S)
+        return updated(plan)
+
+    with consortium.node("bury", slowly), consortium.node("oldham", updated):
+        assert until(lambda: all(connected(consortium.coordinator.link).values()))
+        left_alone = threading.Thread(target=consortium.ask, kwargs={"deadline_s": 1})
+        left_alone.start()
+        assert began.wait(WITHIN_S)
+        left_alone.join()
+        found: Answers = {}
+        again = threading.Thread(target=lambda: found.update(consortium.ask()))
+        again.start()
+        time.sleep(2)
+        go.set()
+        again.join()
+    assert isinstance(found["bury"], Update) and worked == [1]
