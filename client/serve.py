@@ -3,18 +3,13 @@
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
 
+from client.flower.node import Contact, Node, Where
 from client.home import SiteHome
-from client.node import Contact, Node, Where, Work
 from client.status import keep_status
 from rainhill import logs
 from rainhill.files import held
 from rainhill.supervise import stopped_by_signals
-
-if TYPE_CHECKING:
-    from flwr.app import Message
-    from flwr.clientapp import ClientApp
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +20,7 @@ def serve(home: SiteHome) -> None:
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     if home.config.network.proxy:
         os.environ["HTTPS_PROXY"] = home.config.network.proxy
-    from client.app import greeter
+    from client.flower.app import at_work, greeter
 
     with held(home.lock, f"the daemon of {home.config.name}"):
         bundle, identity = home.bundle(), home.identity()
@@ -39,15 +34,3 @@ def serve(home: SiteHome) -> None:
         keeping.start()
         Node(where, work, stop=stop, contact=contact, memory=home.state / "node").run()
         keeping.join()
-
-
-def at_work(app: "ClientApp") -> Work:
-    """What a node does with a message: has the installed app answer it, which keeps nothing from one to the next."""
-    from flwr.app import Context, RecordDict
-
-    def work(message: "Message") -> "Message":
-        about = message.metadata
-        context = Context(run_id=about.run_id, node_id=about.dst_node_id, node_config={}, state=RecordDict(), run_config={})
-        return app(message, context)
-
-    return work

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from client.flower.node import Contact
 from client.home import SiteHome
-from client.node import Contact
 from rainhill import signed
 from rainhill.errors import CredentialError, RefusedError
 from rainhill.files import held, write_whole

@@ -250,7 +250,7 @@ def _contact(home: Home) -> dict[str, bool] | None:
     """Whether each site is connected; None where the SuperLink does not answer."""
     import httpx
 
-    from server.link import connected
+    from server.flower.link import connected
     from server.serve import link_of
 
     try:
@@ -260,7 +260,7 @@ def _contact(home: Home) -> dict[str, bool] | None:
 
 
 def _greeted(home: Home, known: Sequence[Site]) -> dict[str, dict[str, object]]:
-    from server.greet import Greeted, greet
+    from server.flower.greet import Greeted, greet
     from server.serve import link_of
 
     found = greet(link_of(home), {site.name: site for site in known if site.revoked is None})

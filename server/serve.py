@@ -16,10 +16,10 @@ from rainhill.messages import SiteId
 from rainhill.supervise import Child, keep_running, stopped_by_signals
 from server.chain import days_left
 from server.database import Database
+from server.flower.link import Link, admit_only
+from server.flower.superlink import LinkConfig
 from server.home import WARN_DAYS, Home, secret_of
-from server.link import Link, admit_only
 from server.registry import Registry
-from server.superlink import LinkConfig
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def superlink(home: Home, *, json_logs: bool = False) -> Child:
         secret=home.secret,
         json_logs=json_logs,
     )
-    return Child(name="SuperLink", command=[sys.executable, "-m", "server.superlink", json.dumps(config.model_dump(mode="json"))])
+    return Child(name="SuperLink", command=[sys.executable, "-m", "server.flower.superlink", json.dumps(config.model_dump(mode="json"))])
 
 
 def _sync(home: Home, registry: Registry, stop: threading.Event) -> None:

@@ -59,8 +59,8 @@ def run_on_flower(workshop: Workshop, rounds: Callable[[Collect, Secure | None],
     from flwr.serverapp import Grid, ServerApp
     from flwr.simulation import run_simulation
 
-    from client.app import client_app
-    from server.flower import collect_over, find_nodes
+    from client.flower.app import client_app
+    from server.flower.grid import collect_over, find_nodes
 
     outcome: SimpleQueue[Checkpoint | BaseException] = SimpleQueue()
     server_app = ServerApp()
@@ -129,7 +129,7 @@ def _respond(workshop: Workshop, site: SiteId, blob: bytes) -> bytes:
 
 
 def _secure(workshop: Workshop, grid: Any, nodes: dict[SiteId, int]) -> Secure | None:
-    from server.flower import exchange_over
+    from server.flower.grid import exchange_over
 
     if workshop.recipe.secure_aggregation is None:
         return None

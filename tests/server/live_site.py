@@ -6,10 +6,10 @@ import threading
 import time
 from pathlib import Path
 
+from client.flower.app import at_work
+from client.flower.live import live_app
+from client.flower.node import Node, Where
 from client.identity import load
-from client.live import live_app
-from client.node import Node, Where
-from client.serve import at_work
 from rainhill.messages import Plan, Update
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 from flwr.app import Message
 
+from client.flower.node import Contact, Node, Where
 from client.identity import Identity
-from client.node import Contact, Node, Where
+from server.flower.link import Link, connected
 from server.home import begin
-from server.link import Link, connected
 from server.serve import link_of, superlink
 from tests.server.conftest import free_port
 

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from client.app import greeter
+from client.flower.app import at_work, greeter
+from client.flower.node import Node, Where
 from client.identity import Identity, new_identity
-from client.node import Node, Where
-from client.serve import at_work
 from rainhill import wire
-from server import link as links
-from server.flower import exchanged
-from server.greet import Greeted, greet
+from server.flower import link as links
+from server.flower.greet import Greeted, greet
+from server.flower.grid import exchanged
+from server.flower.link import admit_only, connected, opened_grid
 from server.home import begin, secret_of
-from server.link import admit_only, connected, opened_grid
 from server.registry import Site
 from server.serve import superlink
 from tests.server.peers import WITHIN_S, Coordinator, node, until

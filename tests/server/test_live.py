@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.flower.app import at_work
+from client.flower.live import live_app
+from client.flower.node import Contact
 from client.identity import new_identity
-from client.live import live_app
-from client.node import Contact
-from client.serve import at_work
 from rainhill import signed
 from rainhill.adapter import Adapter
 from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Refusal, Update, Waiting
-from server import live
-from server.link import admit_only, connected, opened_grid
-from server.live import Member, collect_live
+from server.flower import live
+from server.flower.link import admit_only, connected, opened_grid
+from server.flower.live import Member, collect_live
 from tests.server.peers import WITHIN_S, Coordinator, node, until
 
 SITE = str(Path(__file__).with_name("live_site.py"))

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.app import greeter
+from client.flower.app import greeter
 from rainhill import wire
 from rainhill.errors import ProtocolError, RainhillError
 from rainhill.messages import UNTOLD, Plan, Refusal, SiteId, Update, Waiting

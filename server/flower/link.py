@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from rainhill.messages import SiteId
-from server.superlink import BEARER
+from server.flower.superlink import BEARER
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -132,7 +132,7 @@ def opened_grid(link: Link) -> Iterator["Grid"]:
     from flwr.supercore.heartbeat import HeartbeatSender
     from flwr.supercore.task_identity import TaskIdentity
 
-    from server.live_grid import LiveGrid
+    from server.flower.live_grid import LiveGrid
 
     digest, content = bundled(APP)
     with _control(link) as control:

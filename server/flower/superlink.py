@@ -21,7 +21,7 @@ from rainhill import logs
 from rainhill.config import Section, parse
 from rainhill.supervise import end_with_parent
 
-log = logging.getLogger("server.superlink")
+log = logging.getLogger("server.flower.superlink")
 """Not __name__, which is __main__ here."""
 
 LARGEST = 8 * 2**20

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.flower.node import Work
 from rainhill import wire
 from rainhill.greeting import sealed_greeting
 from rainhill.messages import UNTOLD, Plan, Refusal, SiteId, Update
@@ -15,6 +16,16 @@ log = logging.getLogger(__name__)
 SiteOf = Callable[[Context], SiteId]
 Respond = Callable[[SiteId, bytes], bytes]
 """An exchange of secure aggregation."""
+
+
+def at_work(app: ClientApp) -> Work:
+    """What a node does with a message: has the app answer it, which keeps nothing from one to the next."""
+
+    def work(message: Message) -> Message:
+        about = message.metadata
+        return app(message, Context(run_id=about.run_id, node_id=about.dst_node_id, node_config={}, state=RecordDict(), run_config={}))
+
+    return work
 
 
 def greeter(site_of: SiteOf, signing: bytes | None = None) -> ClientApp:

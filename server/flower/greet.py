@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from rainhill.errors import CredentialError
 from rainhill.greeting import NONCE, opened_greeting
 from rainhill.messages import SiteId
-from server.link import Link, admit_only, connected, opened_grid
+from server.flower.link import Link, admit_only, connected, opened_grid
 from server.registry import Site
 
 WITHIN_S = 20.0
@@ -26,7 +26,7 @@ def greet(link: Link, sites: Mapping[SiteId, Site], *, within_s: float = WITHIN_
     """Of the sites that are in contact: what they say, or why nothing is known of them."""
     from flwr.app import ConfigRecord, Message, RecordDict
 
-    from server.flower import HELLO, exchanged
+    from server.flower.grid import HELLO, exchanged
 
     nodes = admit_only(link, {name: site.node_key.encode() for name, site in sites.items()})
     here = {nodes[name]: name for name, there in connected(link).items() if there and name in nodes}

@@ -1,0 +1,1 @@
+"""Flower at the coordinator: its SuperLink, and what is said over it."""
