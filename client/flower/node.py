@@ -32,7 +32,7 @@ Work = Callable[["Message"], "Message"]
 HEARTBEAT_S = 30.0
 IDLE_S = (0.1, 2.0)
 """Between two looks for a message: right after one, and after a while without."""
-RETRY_S = (0.25, 30.0)
+RETRY_S = (0.25, 15.0)
 """Before a call that failed is made again: at first, and at most."""
 AT_ONCE = 4
 """Messages under way: a fit, and what is asked meanwhile."""

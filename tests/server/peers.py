@@ -68,9 +68,11 @@ class Coordinator:
 
 
 @contextmanager
-def node(coordinator: Coordinator, identity: Identity, work: Callable[[Message], Message]) -> Iterator[Contact]:
+def node(
+    coordinator: Coordinator, identity: Identity, work: Callable[[Message], Message], *, memory: Path | None = None
+) -> Iterator[Contact]:
     stop = threading.Event()
-    one = Node(coordinator.where(identity), work, stop=stop)
+    one = Node(coordinator.where(identity), work, stop=stop, memory=memory)
     thread = threading.Thread(target=one.run)
     thread.start()
     try:

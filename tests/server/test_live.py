@@ -58,7 +58,7 @@ class Consortium:
 
     def node(self, site: str, answer: Answer, *, signing: bytes | None = None) -> AbstractContextManager[Contact]:
         app = live_app(site, answer, signing=signing or self.sites[site].signing, consortium=self.public)
-        return node(self.coordinator, self.sites[site], at_work(app))
+        return node(self.coordinator, self.sites[site], at_work(app), memory=self.folder / site / "node")
 
     def ask(
         self, *, number: int = 1, deadline_s: float = WITHIN_S, key: bytes | None = None, members: dict[str, Member] | None = None
