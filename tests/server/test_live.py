@@ -130,6 +130,7 @@ def test_who_is_still_waiting_or_not_there_at_the_deadline_is_left_out_by_name_a
         return Waiting(run=plan.run, round=plan.round, site=plan.site, reason="waits for approval", retry_s=0.5)
 
     with consortium.node("bury", never):
+        assert until(lambda: connected(consortium.coordinator.link).get("bury", False))
         found = consortium.ask(deadline_s=8)
     reasons = {site: answer.reason for site, answer in found.items() if isinstance(answer, Refusal)}
     assert reasons == {"bury": "waits for approval; waited 8 s", "oldham": "is not in contact; waited 8 s"}
