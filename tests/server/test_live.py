@@ -51,6 +51,7 @@ class Consortium:
 
     def start(self) -> None:
         self.coordinator.start()
+        self.members()
 
     def members(self) -> dict[str, Member]:
         nodes = admit_only(self.coordinator.link, {name: one.node_public.encode() for name, one in self.sites.items()})
