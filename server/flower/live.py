@@ -29,6 +29,8 @@ PRESENCE_S = 1.0
 """Between two looks at who is in contact."""
 RETRY_S = 5.0
 """Before a site whose process failed is asked again."""
+SPARE_S = 60.0
+"""A message outlives the deadline by so much, so that Flower does not call one expired that is just being answered."""
 TRIES = 3
 """How often a site's process may fail in one round."""
 
@@ -76,7 +78,7 @@ def collect_live(grid: "Grid", members: Mapping[SiteId, Member], *, key: bytes, 
         while asked and time.monotonic() < stop:
             now = time.monotonic()
             if now - looked >= PRESENCE_S:
-                _send_where_due(grid, asked.values(), now, ttl=stop - now)
+                _send_where_due(grid, asked.values(), now, ttl=stop - now + SPARE_S)
                 looked = now
             for one, answer in _answers(grid, asked.values()):
                 del asked[one.plan.site]
@@ -141,6 +143,9 @@ def _failed(error: Any, one: _Asked, now: float) -> Refusal | None:
     one.due = now + RETRY_S
     if error.code == ErrorCode.NODE_UNAVAILABLE:
         one.words = "has lost contact"
+        return None
+    if error.code in {ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE}:
+        # Lost on the way, or too old: nobody's failure.
         return None
     one.failures += 1
     # The text of the error was written at the site and may hold what must not travel; its number does not.
