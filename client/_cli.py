@@ -44,7 +44,10 @@ def init(site_file: Path, out: Path | None, rotate: bool, again: bool) -> None:
     home = _home(site_file)
     request = request_of(home) if again else begin(home, rotate=rotate)
     path = out or Path(f"{home.config.name}.request")
-    write_whole(path, request)
+    try:
+        write_whole(path, request)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; the keys are made: --again writes the request again", str(path)) from error
     click.echo(f"{path}: send this to the coordinator's operator, who will ask you for this site's fingerprint by telephone:")
     click.echo(signed.fingerprint(home.identity().signing_public))
 
@@ -56,6 +59,7 @@ def init(site_file: Path, out: Path | None, rotate: bool, again: bool) -> None:
 def join(site_file: Path, bundle_file: Path, fingerprint: str | None) -> None:
     """Join a consortium by the bundle that its operator made for this site."""
     from client.home import join as joined
+    from client.status import is_running
 
     home = _home(site_file)
     if fingerprint is None:
@@ -64,7 +68,10 @@ def join(site_file: Path, bundle_file: Path, fingerprint: str | None) -> None:
         fingerprint = click.prompt("Have the operator read the consortium's fingerprint to you, and type it here")
     bundle = joined(home, bundle_file, expect=fingerprint.strip().lower())
     click.echo(f"{home.config.name} belongs to {bundle.title or bundle.consortium}, at {bundle.coordinator.host}:{bundle.coordinator.port}")
-    click.echo("Next: `rainhill site check`, then `rainhill site serve`.")
+    if is_running(home):
+        click.echo("The daemon that is running has what was before: start it again.")
+    else:
+        click.echo("Next: `rainhill site check`, then `rainhill site serve`.")
 
 
 @site.command()
@@ -127,6 +134,7 @@ def leave(site_file: Path) -> None:
     from rainhill.files import held
 
     home = _home(site_file)
+    home.bundle()
     with held(home.lock, f"the daemon of {home.config.name}"):
         bundle = left(home)
     click.echo(f"{home.config.name} belongs to {bundle.title or bundle.consortium} no more; have its operator revoke the site")

@@ -1,5 +1,6 @@
 """Whether a site is ready to serve: each thing that it rests on, what was found, and what to do where it is not as it should be."""
 
+import os
 import shutil
 import ssl
 from collections.abc import Callable, Iterator
@@ -12,8 +13,8 @@ import httpx
 
 from client.home import SiteHome
 from client.privacy.ledger import HEAD, LEDGER, Ledger, refuse_lost
+from client.status import status_of
 from rainhill import signed, weights
-from rainhill.enrolment import Bundle
 from rainhill.errors import CredentialError, RainhillError
 
 ROOM = 2**30
@@ -44,7 +45,7 @@ def checks(home: SiteHome) -> list[Check]:
         *found,
         Check(name="consortium", ok=True, found=said),
         *(_try(f"base model {base.name}", partial(_base, home, base.name, base.sha256)) for base in bundle.bases),
-        *_coordinator(home, bundle),
+        *_coordinator(home),
     ]
 
 
@@ -96,9 +97,9 @@ def _base(home: SiteHome, name: str, pinned: str) -> str:
     return f"sha256 {found[:12]}"
 
 
-def _coordinator(home: SiteHome, bundle: Bundle) -> Iterator[Check]:
+def _coordinator(home: SiteHome) -> Iterator[Check]:
     """As the daemon will reach it: through the same proxy, with the same trust."""
-    address = f"{bundle.coordinator.host}:{bundle.coordinator.port}"
+    address = home.address
     try:
         trusted = ssl.create_default_context(cadata=home.trusted().decode("ascii"))
         proxy = home.config.network.proxy or None
@@ -106,6 +107,7 @@ def _coordinator(home: SiteHome, bundle: Bundle) -> Iterator[Check]:
             httpx.Client(verify=trusted, proxy=proxy, timeout=REACH_S) as client,
             client.stream("GET", f"https://{address}/health") as answer,
         ):
+            answer.raise_for_status()
             handshake = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
             date = answer.headers["date"]
     except (httpx.HTTPError, OSError, KeyError, ValueError, CredentialError) as error:
@@ -115,15 +117,36 @@ def _coordinator(home: SiteHome, bundle: Bundle) -> Iterator[Check]:
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(handshake["notAfter"]), UTC)
     left = (ends - datetime.now(UTC)).days
     remedy = "" if left >= WARN_DAYS else "tell the coordinator's operator: `rainhill coordinator renew`"
-    yield Check(name="certificate", ok=left >= 0, found=f"expires {ends:%Y-%m-%d}, in {left} days", remedy=remedy)
-    ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
-    # The header has whole seconds, so that half a second more is nobody's fault.
-    remedy = "" if abs(ahead - 0.5) < CLOCK_S else "set this machine's clock, by NTP for instance: calls with another time are refused"
-    yield Check(name="clock", ok=not remedy, found=f"{ahead - 0.5:+.0f} s to the coordinator's", remedy=remedy)
+    yield Check(name="certificate", ok=True, found=f"expires {ends:%Y-%m-%d}, in {left} days", remedy=remedy)
+    # The header has whole seconds: half a second more is nobody's fault.
+    ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds() - 0.5
+    if abs(ahead) < CLOCK_S:
+        yield Check(name="clock", ok=True, found="the same as the coordinator's, to a few seconds")
+    else:
+        said = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the coordinator's"
+        yield Check(name="clock", ok=False, found=said, remedy="set it, by NTP for instance: calls with another time are refused")
+    yield _contact(home)
+
+
+def _contact(home: SiteHome) -> Check:
+    """Whether the coordinator takes this site's key: the daemon knows, or it is tried."""
+    about = status_of(home)
+    if about["daemon"] == "running":
+        reason = "" if about["connected"] else about["reason"] or "the daemon is not in contact yet"
+        stale = "a daemon that runs keeps the keys and the bundle that it began with: start it again where they have changed"
+        return Check(name="contact", ok=not reason, found=reason or "the daemon is in contact", remedy=stale if reason else "")
+    from client.flower.node import Where, try_key
+
+    if home.config.network.proxy:
+        os.environ["HTTPS_PROXY"] = home.config.network.proxy
+    reason = try_key(Where(address=home.address, trusted=home.trusted(), key=home.identity().node), home.node)
+    return Check(name="contact", ok=not reason, found=reason or "the coordinator takes this site's key")
 
 
 def _remedy(error: Exception) -> str:
     words = str(error)
+    if "certificate has expired" in words:
+        return "tell the coordinator's operator: `rainhill coordinator renew` makes a new one"
     if "Name or service not known" in words or "getaddrinfo" in words or "name resolution" in words:
         return "the name is not known here: ask for its entry in the hospital's DNS, or whether a proxy is to be used (HTTPS_PROXY)"
     if "CERTIFICATE_VERIFY_FAILED" in words:

@@ -9,7 +9,7 @@ import rainhill
 from client.identity import Identity, load, new_identity
 from rainhill import signed, wire
 from rainhill.bundle import MANIFEST, unpack
-from rainhill.config import SiteConfig, read_toml, state_folder
+from rainhill.config import SiteConfig, parse, read_toml, state_folder
 from rainhill.enrolment import BUNDLE, Bundle, SiteRequest, read_document, sealed_request
 from rainhill.errors import CredentialError, RefusedError
 from rainhill.files import private_folder
@@ -47,6 +47,17 @@ class SiteHome:
         return self.state / "serve.lock"
 
     @property
+    def node(self) -> Path:
+        """Flower's number of the site's node."""
+        return self.state / "node"
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the coordinator."""
+        coordinator = self.bundle().coordinator
+        return f"{coordinator.host}:{coordinator.port}"
+
+    @property
     def status(self) -> Path:
         """What the daemon last knew of its contact."""
         return self.state / "status.json"
@@ -82,34 +93,45 @@ class SiteHome:
 def begin(home: SiteHome, *, rotate: bool = False) -> bytes:
     """New keys, made here and kept here, and the request that tells the coordinator the public ones.
 
-    CredentialError where the site has keys already, unless they are to be replaced; the old ones are kept beside.
+    CredentialError where the site has keys already, unless they are to be replaced; the old ones are kept beside. ConfigError for a name
+    or a title that no request takes.
     """
     private_folder(home.state)
-    if rotate and home.keys.exists():
+    if home.keys.exists() and not rotate:
+        raise CredentialError(f"{home.keys}: has keys already; --again writes their request again, --rotate makes new ones")
+    identity = new_identity()
+    request = _request(home, identity)
+    fresh = home.keys.with_name("identity.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    identity.keep(fresh)
+    if home.keys.exists():
         home.keys.replace(home.keys.with_name(f"identity-until-{datetime.now(UTC):%Y%m%d-%H%M%S}"))
-    new_identity().keep(home.keys)
-    return request_of(home)
+    fresh.replace(home.keys)
+    return request
 
 
 def request_of(home: SiteHome) -> bytes:
     """The request of a site that has keys, as often as it is wanted."""
-    identity = home.identity()
-    request = SiteRequest(
-        name=home.config.name,
-        title=home.config.title,
-        node_key=identity.node_public,
-        signing_key=identity.signing_public.hex(),
-        made=datetime.now(UTC),
-        software=f"rainhill {rainhill.__version__}",
-        protocols=(wire.VERSION,),
-    )
-    return sealed_request(request, signing=identity.signing, node=identity.node)
+    return _request(home, home.identity())
+
+
+def _request(home: SiteHome, identity: Identity) -> bytes:
+    about = {
+        "name": home.config.name,
+        "title": home.config.title,
+        "node_key": identity.node_public,
+        "signing_key": identity.signing_public.hex(),
+        "made": datetime.now(UTC),
+        "software": f"rainhill {rainhill.__version__}",
+        "protocols": (wire.VERSION,),
+    }
+    return sealed_request(parse(about, SiteRequest, origin=str(home.file)), signing=identity.signing, node=identity.node)
 
 
 def join(home: SiteHome, path: Path, *, expect: str) -> Bundle:
     """Takes in a bundle of the consortium whose key has the fingerprint `expect`; one that was joined before is replaced.
 
-    CredentialError for one that does not hold, RefusedError for one that is another site's or for other keys.
+    CredentialError for one that does not hold, RefusedError for one that is another site's or for other keys, or older than the last.
     """
     identity, fresh = home.identity(), home.state / "consortium.new"
     shutil.rmtree(fresh, ignore_errors=True)

@@ -22,15 +22,18 @@ def serve(home: SiteHome) -> None:
         os.environ["HTTPS_PROXY"] = home.config.network.proxy
     from client.flower.app import at_work, greeter
 
+    # First, so that a site which has neither gets no folder by asking.
+    bundle, identity = home.bundle(), home.identity()
     with held(home.lock, f"the daemon of {home.config.name}"):
-        bundle, identity = home.bundle(), home.identity()
-        stop = stopped_by_signals()
-        address = f"{bundle.coordinator.host}:{bundle.coordinator.port}"
-        where = Where(address=address, trusted=home.trusted(), key=identity.node)
+        stop, contact = stopped_by_signals(), Contact()
+        work = at_work(greeter(lambda _: home.config.name, identity.signing))
+        where = Where(address=home.address, trusted=home.trusted(), key=identity.node)
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
-        contact, work = Contact(), at_work(greeter(lambda _: home.config.name, identity.signing))
         logs.quieten()
         keeping = threading.Thread(target=keep_status, args=(home, contact, stop), name="status")
         keeping.start()
-        Node(where, work, stop=stop, contact=contact, memory=home.state / "node").run()
-        keeping.join()
+        try:
+            Node(where, work, stop=stop, contact=contact, memory=home.node).run()
+        finally:
+            stop.set()
+            keeping.join()

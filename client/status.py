@@ -16,7 +16,7 @@ from rainhill.files import held, write_whole
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
-REMIND_S = 30.0
+REMIND_S = 10.0
 """A time of contact that is older is written anew, though nothing else has changed."""
 
 
@@ -38,7 +38,7 @@ def keep_status(home: SiteHome, contact: Contact, stop: threading.Event) -> None
 
 def status_of(home: SiteHome) -> dict[str, Any]:
     """Also of a site that has no keys yet, or no consortium: those are None."""
-    running = _is_running(home)
+    running = is_running(home)
     known = _known(home) if running else {}
     last = known.get("last_contact")
     return {
@@ -61,7 +61,7 @@ def _or_none(look: Callable[[], str]) -> str | None:
         return None
 
 
-def _is_running(home: SiteHome) -> bool:
+def is_running(home: SiteHome) -> bool:
     if not home.lock.exists():
         return False
     try:

@@ -5,12 +5,16 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from rainhill.errors import CredentialError, RefusedError
+
+_PART = ".part"
+_TRIES, _TRY_S = 5, 0.1
 
 
 def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -41,24 +45,32 @@ def written_whole(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
 @contextmanager
 def folder_whole(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, its owner's alone, that takes its name where the block ends and is gone where the block raises.
+    """An empty folder, its owner's alone, that takes the name of `folder` where the block ends and is gone where the block raises.
 
-    Files in it are to be written with `written_whole`. Raises OSError that names `folder`, also where something is there already.
+    Where `folder` is there and empty, such as a volume that is mounted, what was made goes into it, files last. Files are to be written
+    with `written_whole`. Raises OSError that names `folder`, also where something is in it already.
     """
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise FileExistsError(errno.EEXIST, "is there, and is not an empty folder", str(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(folder.name + ".part")
+    there = folder.is_dir() and not folder.is_symlink()
+    part = folder / _PART if there else folder.with_name(folder.name + _PART)
     if part.is_dir():
         # Of an attempt that was killed.
         shutil.rmtree(part)
+    if folder.is_symlink() or (folder.exists() and not (there and not any(folder.iterdir()))):
+        raise FileExistsError(errno.EEXIST, "is there, and is not an empty folder", str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _undone(part, folder, lambda: shutil.rmtree(part, ignore_errors=True)):
         part.mkdir(mode=0o700)
         yield part
         for made in (part, *filter(Path.is_dir, part.rglob("*"))):
             _settle(made)
-        part.replace(folder)
-    _settle(folder.parent)
+        if there:
+            folder.chmod(0o700)
+            for made in sorted(part.iterdir(), key=Path.is_file):
+                made.replace(folder / made.name)
+            part.rmdir()
+        else:
+            part.replace(folder)
+    _settle(folder if there else folder.parent)
 
 
 def private_folder(folder: Path) -> None:
@@ -68,13 +80,13 @@ def private_folder(folder: Path) -> None:
 
 
 def keep_new(folder: Path, secrets: Mapping[str, bytes]) -> None:
-    """Private files in a private folder, by name. Raises CredentialError where one of them is there: a key is never replaced unasked."""
-    private_folder(folder)
-    for name in secrets:
-        if os.path.lexists(folder / name):
-            raise CredentialError(f"{folder / name}: is there already, and is not replaced")
-    for name, data in secrets.items():
-        write_whole(folder / name, data, private=True)
+    """Private files in a new private folder, all or none. CredentialError where something is there: a key is never replaced unasked."""
+    try:
+        with folder_whole(folder) as part:
+            for name, data in secrets.items():
+                write_whole(part / name, data, private=True)
+    except FileExistsError as error:
+        raise CredentialError(f"{folder}: is there already, and is not replaced") from error
 
 
 def read_private(path: Path) -> bytes:
@@ -137,14 +149,26 @@ def alone(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def held(lock: Path, who: str) -> Iterator[None]:
-    """As `alone`, but does not wait: RefusedError where another process is in one, which is `who`."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    """As `alone`, but hardly waits: RefusedError where another process is in one, which is `who`."""
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock.open("a") as file:
+        if not _locked(file.fileno()):
+            raise RefusedError(f"{lock.parent}: {who} is running in this folder already, as process {lock.read_text().strip()}")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RefusedError(f"{lock.parent}: {who} is running in this folder already, as process {lock.read_text().strip()}") from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(lock)) from error
         yield
+
+
+def _locked(descriptor: int) -> bool:
+    """Somebody who only looks whether it is held has it for a moment."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(_TRY_S)
+    return False

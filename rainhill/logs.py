@@ -15,6 +15,14 @@ CHATTY = {
 """Libraries that tell of each call: from which level on they are heard."""
 
 
+class _Line(logging.Formatter):
+    """One line for each message: what came from outside neither begins another nor moves the cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = "".join(one if one.isprintable() else repr(one)[1:-1] for one in record.message)
+        return super().formatMessage(record)
+
+
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         document = {
@@ -31,7 +39,7 @@ class _Json(logging.Formatter):
 def to_stderr(*, as_json: bool = False) -> None:
     """All of this process's loggers."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Json() if as_json else _Line("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     quieten()
 

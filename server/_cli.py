@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rainhill.cli import stops_at_once
-from rainhill.errors import RefusedError
+from rainhill.errors import CredentialError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,24 +78,14 @@ def init(
     tls: Path | None,
 ) -> None:
     """Make a coordinator for the consortium NAME: its file, its keys, a certificate authority and a TLS certificate."""
-    import json
     from datetime import UTC, datetime
 
     from server.authority import load_server
     from server.home import begin
 
     own = tls and load_server(tls / "ca.crt", tls / "server.crt", tls / "server.key", hosts=hosts, now=datetime.now(UTC))
-    # A JSON string is a TOML string too.
-    lines = [f"name = {json.dumps(name)}", f"title = {json.dumps(title)}", "", "[address]", f"host = {json.dumps(hosts[0])}"]
-    lines += [
-        f"more_hosts = {json.dumps(list(hosts[1:]))}",
-        f"port = {port}",
-        f"bind = {json.dumps(bind)}",
-        f"private_port = {private_port}",
-    ]
-    if database:
-        lines += ["", "[database]", f"url = {json.dumps(database)}"]
-    home = begin(desk.folder, "\n".join(lines) + "\n", own or None)
+    address = {"host": hosts[0], "more_hosts": list(hosts[1:]), "port": port, "bind": bind, "private_port": private_port}
+    home = begin(desk.folder, {"name": name, "title": title, "address": address, "database": {"url": database}}, own or None)
     click.echo(f"{home.folder}: the coordinator of {title or name}, for sites at {hosts[0]}:{port}")
     click.echo(f"Its key is {home.fingerprint}: sites compare this when they join.")
     click.echo("Next: `rainhill coordinator serve`, and `rainhill coordinator enrol` for each site's request.")
@@ -155,13 +145,12 @@ def revoke(desk: _Desk, site: str, reason: str) -> None:
 def sites(desk: _Desk, ask: bool, as_json: bool) -> None:
     """List the sites, their keys, and who is in contact."""
     home = desk.home()
-    known, contact = _registry(home).sites(), _contact(home)
+    known = _registry(home).sites()
+    contact = _contact(home, known)
     said = _greeted(home, known) if ask and contact else {}
     if as_json:
         _echo_json([_described(site, contact) | ({"said": said.get(site.name)} if ask else {}) for site in known])
         return
-    if contact is None:
-        click.echo("the coordinator is not running: who is in contact is not known", err=True)
     for site in known:
         about = _described(site, contact)
         click.echo(f"{site.name:20} {about['state']:10} {about['contact'] or '':10} {site.fingerprint}  {site.title}")
@@ -233,7 +222,11 @@ def _compared(request_file: Path, fingerprint: str | None) -> SiteRequest:
     from rainhill import signed
     from rainhill.enrolment import opened_request
 
-    request = opened_request(request_file.read_bytes())
+    try:
+        request = opened_request(request_file.read_bytes())
+    except CredentialError as error:
+        # Not which key it bears: that is for the telephone.
+        raise CredentialError(f"{request_file}: is no request of a site, or was changed on its way") from error
     own = signed.fingerprint(bytes.fromhex(request.signing_key))
     click.echo(f"{request.name} ({request.title}), made {request.made:%Y-%m-%d %H:%M} UTC with {request.software}")
     if fingerprint is None:
@@ -246,16 +239,17 @@ def _compared(request_file: Path, fingerprint: str | None) -> SiteRequest:
     return request
 
 
-def _contact(home: Home) -> dict[str, bool] | None:
-    """Whether each site is connected; None where the SuperLink does not answer."""
+def _contact(home: Home, known: Sequence[Site]) -> dict[str, bool] | None:
+    """Whether each site is connected; None, and why, where the SuperLink does not answer."""
     import httpx
 
     from server.flower.link import connected
     from server.serve import link_of
 
     try:
-        return connected(link_of(home))
-    except (httpx.HTTPError, OSError):
+        return connected(link_of(home), {site.name: site.node_key.encode() for site in known if site.revoked is None})
+    except (httpx.HTTPError, OSError) as error:
+        click.echo(f"who is in contact is not known: the SuperLink at {link_of(home).address} does not answer ({error})", err=True)
         return None
 
 
@@ -294,7 +288,11 @@ def _operator() -> str:
     import getpass
     import os
 
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run as a number that has no name.
+        return f"user {os.getuid()}"
 
 
 def _echo_json(document: object) -> None:

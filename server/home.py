@@ -5,16 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+import tomli_w
+from pydantic import Field, model_validator
 
 from rainhill import signed
 from rainhill.address import Host
-from rainhill.config import Name, Section, read_toml
+from rainhill.config import Name, Section, parse, read_toml
 from rainhill.enrolment import Line, ShortName
 from rainhill.errors import ConfigError
 from rainhill.files import folder_whole, keep_new, read_private, write_whole
-from server.authority import Authority, Server, load_authority, new_authority, server_certificate
+from server.authority import Authority, Server, load_authority, load_server, new_authority, server_certificate
+from server.database import Database
 
 FILE = "coordinator.toml"
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 398
@@ -29,10 +32,16 @@ class AddressConfig(Section):
     more_hosts: tuple[Host, ...] = ()
     """Further names and addresses that it is reached by."""
     port: int = Field(default=9443, ge=1, le=65535)
-    bind: str = "0.0.0.0"  # noqa: S104 - sites come from outside
+    bind: Host = "0.0.0.0"  # noqa: S104 - sites come from outside
     """The address of this machine that is listened at."""
     private_port: int = Field(default=9444, ge=1, le=65535)
     """On 127.0.0.1, for the coordinator's own processes."""
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> "AddressConfig":
+        if self.port == self.private_port:
+            raise ValueError(f"port and private_port are both {self.port}: what is private would be open to the network")
+        return self
 
 
 class DatabaseConfig(Section):
@@ -116,24 +125,27 @@ class Home:
         return self.folder / "flower.sqlite"
 
 
-def begin(folder: Path, text: str, own: Server | None = None) -> Home:
-    """A new coordinator from the text of its file, there whole or not at all; `own` are certificates that the consortium brings.
+def begin(folder: Path, document: Mapping[str, Any], own: Server | None = None) -> Home:
+    """A new coordinator with this for its file, there whole or not at all; `own` are certificates that the consortium brings.
 
-    ConfigError where one is there already, or for what the text says.
+    ConfigError where one is there already, or for what the file would say; DatabaseError where its database cannot be reached.
     """
     if (folder / FILE).exists():
         raise ConfigError(f"{folder / FILE}: is there already; a second coordinator goes into a folder of its own")
-    with folder_whole(folder) as made:
-        write_whole(made / FILE, text.encode())
-        home = Home.open(made)
+    config = parse(dict(document), CoordinatorConfig, origin=f"a new {FILE}")
+    if config.database.url:
+        Database.open(config.database.url).close()
+    with folder_whole(folder.absolute()) as made:
+        home = Home(folder=made, config=config)
         if own is None:
-            authority = new_authority(home.config.name, days=AUTHORITY_DAYS, now=datetime.now(UTC))
+            authority = new_authority(config.name, days=AUTHORITY_DAYS, now=datetime.now(UTC))
             authority.keep(home.authority)
             own = _issued(home, authority)
         own.keep(home.tls)
         keep_new(
             home.secret.parent, {home.key_file.name: signed.key_to_pem(signed.new_key()), home.secret.name: secrets.token_hex(32).encode()}
         )
+        write_whole(made / FILE, tomli_w.dumps(config.model_dump(mode="json")).encode())
     return Home.open(folder)
 
 
@@ -142,6 +154,11 @@ def renew(home: Home) -> Server:
     server = _issued(home, load_authority(home.authority))
     server.keep(home.tls)
     return server
+
+
+def checked(home: Home) -> Server:
+    """What the SuperLink answers TLS with. CredentialError where it would not hold for those who dial, with the file that is wrong."""
+    return load_server(home.ca, home.certificate, home.server_key, hosts=home.hosts, now=datetime.now(UTC))
 
 
 def secret_of(home: Home) -> bytes:

@@ -11,9 +11,12 @@ from rainhill.enrolment import SiteRequest
 from rainhill.errors import RefusedError
 from rainhill.messages import SiteId
 from rainhill.signed import fingerprint
-from rainhill.text import did_you_mean
+from rainhill.text import did_you_mean, shown
 from server.database import Database
 from server.tables import EventRow, KeyRow, SiteRow
+
+LONGEST = 200
+"""Characters of a reason, which is shown wherever the site is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,8 @@ class Registry:
 
     def revoke(self, name: SiteId, *, reason: str, by: str) -> Site:
         """From now on nothing of this site is taken. Nobody else's keys change. RefusedError where it was revoked before."""
+        if not reason.isprintable() or not 0 < len(reason) <= LONGEST:
+            raise RefusedError(f"{name}: a reason is a line of 1 to {LONGEST} characters, not {shown(reason)}")
         now = datetime.now(UTC)
         with self.database.session() as session:
             row = _row(session, name)

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 
 import httpx
 
-from rainhill.errors import DatabaseError
+from rainhill.errors import RainhillError
 from rainhill.files import held
 from rainhill.messages import SiteId
 from rainhill.supervise import Child, keep_running, stopped_by_signals
 from server.chain import days_left
 from server.database import Database
 from server.flower.link import Link, admit_only
-from server.flower.superlink import LinkConfig
-from server.home import WARN_DAYS, Home, secret_of
+from server.flower.superlink import LOOPBACK, LinkConfig, bound
+from server.home import WARN_DAYS, Home, checked, secret_of
 from server.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -31,9 +31,16 @@ REMIND_S = 60.0
 
 
 def serve(home: Home, *, json_logs: bool = False) -> None:
-    """Until SIGTERM or SIGINT. RefusedError where one runs in this folder already."""
+    """Until SIGTERM or SIGINT.
+
+    RefusedError where one runs in this folder already, CredentialError for certificates that do not hold, OSError for a port that is taken:
+    what would be wrong again after each restart of the SuperLink ends it at once.
+    """
     with held(home.folder / "serve.lock", "a coordinator"):
-        registry = Registry(database=Database.open(home.database_url))
+        registry, address = Registry(database=Database.open(home.database_url)), home.config.address
+        checked(home)
+        for host, port in ((address.bind, address.port), (LOOPBACK, address.private_port)):
+            bound(host, port).close()
         stop = stopped_by_signals()
         syncing = threading.Thread(target=_sync, args=(home, registry, stop), name="registry", daemon=True)
         syncing.start()
@@ -58,26 +65,33 @@ def superlink(home: Home, *, json_logs: bool = False) -> Child:
         secret=home.secret,
         json_logs=json_logs,
     )
-    return Child(name="SuperLink", command=[sys.executable, "-m", "server.flower.superlink", json.dumps(config.model_dump(mode="json"))])
+    # -P: not what lies in the folder that somebody happens to be in.
+    return Child(
+        name="SuperLink", command=[sys.executable, "-P", "-m", "server.flower.superlink", json.dumps(config.model_dump(mode="json"))]
+    )
 
 
 def _sync(home: Home, registry: Registry, stop: threading.Event) -> None:
-    link, told, age, warned = link_of(home), None, 0.0, -REMIND_OF_EXPIRY_S
+    """Goes on whatever happens: a site that was revoked must be noticed, though the disk was full or the database gone for a while."""
+    told: Mapping[SiteId, bytes] | None = None
+    age, warned, words = 0.0, -REMIND_OF_EXPIRY_S, ""
     while not stop.wait(SYNC_S):
         age += SYNC_S
-        if time.monotonic() - warned >= REMIND_OF_EXPIRY_S:
-            _warn_of_expiry(home)
-            warned = time.monotonic()
         try:
             keys = _keys(registry)
             if keys != told or age >= REMIND_S:
-                admit_only(link, keys)
+                admit_only(link_of(home), keys)
                 told, age = keys, 0.0
-        except DatabaseError as error:
-            log.warning("the SuperLink goes on with the sites that it knows: %s", error)
-        except (httpx.HTTPError, OSError) as error:
-            told = None
-            log.info("the SuperLink does not answer yet: %s", error)
+            if time.monotonic() - warned >= REMIND_OF_EXPIRY_S:
+                _warn_of_expiry(home)
+                warned = time.monotonic()
+            words = ""
+        except Exception as error:
+            told, before, words = None, words, f"the SuperLink is not told which sites are enrolled: {error}"
+            # Once, and not every two seconds; that it does not answer before it has started is as it should be.
+            level = logging.INFO if isinstance(error, httpx.ConnectError) else logging.WARNING
+            if words != before:
+                log.log(level, "%s", words, exc_info=None if isinstance(error, RainhillError | httpx.HTTPError | OSError) else error)
 
 
 def _warn_of_expiry(home: Home) -> None:

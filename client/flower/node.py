@@ -34,6 +34,8 @@ IDLE_S = (0.1, 2.0)
 """Between two looks for a message: right after one, and after a while without."""
 RETRY_S = (0.25, 15.0)
 """Before a call that failed is made again: at first, and at most."""
+CALL_S, LEAVE_S = 10.0, 2.0
+"""For the coordinator to say a word, in a call and in the last one."""
 AT_ONCE = 4
 """Messages under way: a fit, and what is asked meanwhile."""
 MOST_OBJECTS = 512
@@ -75,6 +77,8 @@ class Node:
         """`memory` is a file for Flower's number of this node: who was killed is let in again at once by it, and after a minute without."""
         self._where = where
         self._memory = memory
+        self._before: int | None = None
+        """Flower's number of this node, as of the last time that it was let in."""
         self._work = work
         self._stop = stop
         self.contact = contact or Contact()
@@ -82,14 +86,20 @@ class Node:
 
     def run(self) -> None:
         """Until `stop` is set. What fails is tried again, with growing pauses."""
-        from flwr.proto.fleet_pb2 import DeactivateNodeRequest
-
         beat = threading.Thread(target=self._beat, daemon=True)
         beat.start()
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="message") as pool:
             self._look(pool)
         beat.join()
+        self.leave()
+
+    def leave(self) -> None:
+        """Says so to the coordinator, if it can be told."""
+        from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+
         if self.contact.node is not None:
+            # Not long: whoever stops the daemon waits.
+            self._client._client.timeout = LEAVE_S
             try:
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.contact.node))
             except httpx.HTTPError as error:
@@ -102,7 +112,7 @@ class Node:
 
         idle = IDLE_S[0]
         while not self._stop.is_set():
-            pulled = self._call(lambda: self._client.PullMessages(PullMessagesRequest(node=self._node())))
+            pulled = self._call(lambda: self._client.PullMessages(PullMessagesRequest(node=self._node())), always=True)
             if pulled is None:
                 return
             if pulled.messages_list:
@@ -113,15 +123,14 @@ class Node:
                 idle = min(1.2 * idle, IDLE_S[1])
 
     def _beat(self) -> None:
-        from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-
         while not self._stop.wait(HEARTBEAT_S / 3):
             if self.contact.node is not None:
-                self._call(
-                    lambda: self._client.SendNodeHeartbeat(
-                        SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S)
-                    )
-                )  # fmt: skip
+                self._call(self._send_heartbeat, always=True)
+
+    def _send_heartbeat(self) -> Any:
+        from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+
+        return self._client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S))
 
     def _node(self) -> Any:
         """Flower's name of this node, which it is given when it is activated."""
@@ -133,7 +142,7 @@ class Node:
             self._forget_the_one_before()
             key = public_key_to_bytes(self._where.key.public_key())
             activated = self._client.ActivateNode(ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S))
-            self.contact.node = activated.node_id
+            self.contact.node = self._before = activated.node_id
             if self._memory is not None:
                 write_whole(self._memory, str(activated.node_id).encode(), private=True)
             log.info("connected to %s", self._where.address)
@@ -143,22 +152,26 @@ class Node:
         """Of this site, if it ended without a word: as long as Flower takes it to be there, it lets no other in."""
         from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 
-        if self._memory is None or not self._memory.exists():
-            return
         try:
-            self._client.DeactivateNode(DeactivateNodeRequest(node_id=int(self._memory.read_text())))
+            if self._before is None and self._memory is not None and self._memory.exists():
+                self._before = int(self._memory.read_text())
+            if self._before is not None:
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._before))
         except (httpx.HTTPStatusError, ValueError) as error:
             # It is not known any more, or not there.
             log.debug("%s", error)
 
-    def _call(self, call: Callable[[], Answer]) -> Answer | None:
-        """What the coordinator answers, however often it has to be asked; None where the site stops before."""
+    def _call(self, call: Callable[[], Answer], *, always: bool = False) -> Answer | None:
+        """What the coordinator answers, however often it has to be asked; None where the site stops before.
+
+        Of one message, whose run may be over, what is refused is not asked again; `always` is for calls that a site lives by.
+        """
         pause = RETRY_S[0]
         while not self._stop.is_set():
             try:
                 answer = call()
             except (httpx.HTTPError, OSError, ValueError) as error:
-                if _is_final(error):
+                if not always and _is_final(error):
                     raise
                 self._failed(error, pause)
                 self._stop.wait(pause)
@@ -171,8 +184,8 @@ class Node:
     def _failed(self, error: Exception, pause: float) -> None:
         self.contact.failures += 1
         self.contact.reason = _words(error)
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
-            # Not known any more, by this key or for this clock: begins anew.
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _NOT_KNOWN:
+            # By this key, or for this clock: begins anew.
             self.contact.node = None
         log.warning("%s: %s; trying again in %.1f s", self._where.address, self.contact.reason, pause)
 
@@ -266,12 +279,24 @@ class Node:
             self._call(partial(self._client.PushObject, request))
 
 
+def try_key(where: Where, memory: Path) -> str:
+    """Why the coordinator does not let this site's key in; empty where it does. Not to be called while the site's daemon runs."""
+    one = Node(where, lambda message: message, stop=threading.Event(), memory=memory)
+    try:
+        one._node()
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        return _words(error)
+    finally:
+        one.leave()
+    return ""
+
+
 def _client(where: Where) -> Any:
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-    return FleetHttpClient.from_server_address(
+    client = FleetHttpClient.from_server_address(
         where.address,
         insecure=False,
         root_certificates=where.trusted,
@@ -280,14 +305,19 @@ def _client(where: Where) -> Any:
             NodeAuthHttpInterceptor(where.key, where.key.public_key()),
         ],
     )
+    # One address: an answer that sends elsewhere is none.
+    client._client.follow_redirects = False
+    client._client.timeout = CALL_S
+    return client
+
+
+_NOT_KNOWN = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
+_LATER = frozenset({*_NOT_KNOWN, httpx.codes.PRECONDITION_FAILED, httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
 
 
 def _is_final(error: Exception) -> bool:
     """Whether to ask again is of no use: the run is over, or the coordinator does not take it. A key not known may yet be enrolled."""
-    if not isinstance(error, httpx.HTTPStatusError) or error.request.url.path.endswith("/activate-node"):
-        return False
-    status = error.response.status_code
-    return 400 <= status < 500 and status not in {401, 408, 429}
+    return isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error and error.response.status_code not in _LATER
 
 
 def _words(error: Exception) -> str:
@@ -295,8 +325,10 @@ def _words(error: Exception) -> str:
     if not isinstance(error, httpx.HTTPStatusError):
         return str(error) or type(error).__name__
     path, status = error.request.url.path, error.response.status_code
-    if path.endswith("/activate-node") and status == httpx.codes.PRECONDITION_FAILED:
-        return "the coordinator does not know this site's key, which is not enrolled yet or was revoked; or another daemon uses it"
+    if status == httpx.codes.FORBIDDEN:
+        return "the coordinator does not know this site's key: it is not enrolled yet, or was revoked"
     if status == httpx.codes.UNAUTHORIZED:
-        return "the coordinator does not take this site's signature: its key was revoked, or this machine's clock is wrong"
+        return "the coordinator does not take this site's signature: this machine's clock is wrong, or the coordinator's"
+    if path.endswith("/activate-node") and status == httpx.codes.PRECONDITION_FAILED:
+        return "another daemon is in contact with this site's key, or one ended without a word within the last minute"
     return f"HTTP {status} to {path}"

@@ -28,8 +28,9 @@ def greet(link: Link, sites: Mapping[SiteId, Site], *, within_s: float = WITHIN_
 
     from server.flower.grid import HELLO, exchanged
 
-    nodes = admit_only(link, {name: site.node_key.encode() for name, site in sites.items()})
-    here = {nodes[name]: name for name, there in connected(link).items() if there and name in nodes}
+    keys = {name: site.node_key.encode() for name, site in sites.items()}
+    nodes = admit_only(link, keys)
+    here = {nodes[name]: name for name, there in connected(link, keys).items() if there}
     nonces = {node: os.urandom(NONCE) for node in here}
     found: dict[SiteId, Greeted | str] = dict.fromkeys(here.values(), f"did not answer within {within_s:g} s")
     if not here:

@@ -6,6 +6,7 @@ A Flower run is over when its ServerApp or its SuperLink is; a run of ours lives
 import hashlib
 import io
 import logging
+import ssl
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from rainhill.messages import SiteId
-from server.flower.superlink import BEARER
+from server.flower.superlink import ADMITTED, BEARER
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -94,32 +95,32 @@ def _control(link: Link) -> Iterator[Any]:
 
 
 def admit_only(link: Link, keys: Mapping[SiteId, bytes]) -> dict[SiteId, int]:
-    """Has the SuperLink know just these sites by their node keys (PEM, EC P-384), and gives the node of each."""
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
-    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+    """Has the SuperLink hear just these sites, by their node keys (PEM, EC P-384), and gives the node of each.
 
-    wanted = {site: public_key_to_bytes(load_pem_public_key(pem)) for site, pem in keys.items()}  # type: ignore[arg-type]
-    nodes: dict[SiteId, int] = {}
+    To Flower a key that was taken out once is taken for good. So it is told of keys only, and the guard before it forgets them.
+    """
+    from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
+
+    trusted = ssl.create_default_context(cadata=link.ca.read_bytes().decode("ascii"))
+    shown = {"authorization": BEARER + link.secret.decode()}
+    with httpx.Client(verify=trusted, headers=shown) as client:
+        client.put(f"https://{link.address}{ADMITTED}", json=[pem.decode() for pem in keys.values()]).raise_for_status()
     with _control(link) as control:
-        for node in control.ListNodes(ListNodesRequest()).nodes_info:
-            if wanted.get(node.name) == node.public_key:
-                nodes[node.name] = node.node_id
-            elif node.status != "unregistered":
-                control.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
-        for site in wanted.keys() - nodes.keys():
-            made = control.RegisterNode(RegisterNodeRequest(public_key=wanted[site], name=site))
-            nodes[site] = made.node_id
-    return nodes
+        known = {bytes(node.public_key): node.node_id for node in control.ListNodes(ListNodesRequest()).nodes_info}
+        for site, pem in keys.items():
+            if pem not in known:
+                known[pem] = control.RegisterNode(RegisterNodeRequest(public_key=pem, name=site)).node_id
+    return {site: known[pem] for site, pem in keys.items()}
 
 
-def connected(link: Link) -> dict[SiteId, bool]:
-    """Whether each site that the SuperLink knows is in contact with it."""
+def connected(link: Link, keys: Mapping[SiteId, bytes]) -> dict[SiteId, bool]:
+    """Whether each of these sites, by their node keys, is in contact with the SuperLink."""
     from flwr.proto.control_pb2 import ListNodesRequest
 
     with _control(link) as control:
         nodes = control.ListNodes(ListNodesRequest()).nodes_info
-    return {node.name: node.status == "online" for node in nodes if node.status != "unregistered"}
+    online = {bytes(node.public_key) for node in nodes if node.status == "online"}
+    return {site: pem in online for site, pem in keys.items()}
 
 
 @contextmanager

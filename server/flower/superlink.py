@@ -10,6 +10,9 @@ import logging
 import os
 import socket
 import sys
+import time
+from base64 import b64encode
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +45,12 @@ SITE_CALLS = frozenset(
 )
 """Neither to register oneself, which enrolment does, nor to fetch an app: a site runs the code that it installed."""
 CONTROL = "/v1/control/"
+ADMITTED = "/admitted"
+"""Ours, of the private port: the node keys of all sites that are heard, as a JSON list of PEM."""
+KEY_HEADER = b"flwr-public-key"
+NOTE_S = 60.0
 BEARER = "Bearer "
+LOOPBACK = "127.0.0.1"
 FAILED = 2
 
 Scope = MutableMapping[str, Any]
@@ -55,7 +63,7 @@ class LinkConfig(Section):
     """What a SuperLink is started with, as one JSON object; paths are absolute."""
 
     host: str
-    """Address that sites reach, such as 0.0.0.0."""
+    """Address of this machine that sites come to, such as 0.0.0.0."""
     port: int = Field(ge=0, le=65535)
     private_port: int = Field(ge=0, le=65535)
     """On 127.0.0.1, for the coordinator's own processes."""
@@ -73,44 +81,65 @@ class Guard:
     """An ASGI application around Flower's."""
 
     app: App
-    private_port: int
+    private: tuple[str, int]
+    """Address that the coordinator's own processes come to."""
     secret: bytes
-    refused: dict[str, int] = field(default_factory=dict)
-    """Reason -> how many requests."""
+    admitted: frozenset[bytes] = frozenset()
+    """Node keys of the sites that are heard, as they show them. None before the coordinator has told."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Since the last line of the log about them, by reason."""
+    told: float = 0.0
+    """time.monotonic() of that line."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await (self.app(scope, receive, send) if scope["type"] == "lifespan" else send({"type": "websocket.close"}))
             return
         reason = self._reason(scope)
-        if reason is None:
+        if reason is not None:
+            self._note(reason[1])
+            await _answer(send, *reason)
+        elif scope["path"] == ADMITTED:
+            self.admitted = frozenset(b64encode(pem.encode()) for pem in json.loads(await _body(receive)))
+            await _answer(send, 200, "")
+        else:
             await self.app(scope, receive, send)
-            return
-        status, words = reason
-        self.refused[words] = self.refused.get(words, 0) + 1
-        log.warning("refused %s %s: %s", scope["method"], scope["path"], words)
-        await _answer(send, status, words)
 
     def _reason(self, scope: Scope) -> tuple[int, str] | None:
         """Status and words of a refusal; None for a request that may pass."""
         path, headers = scope["path"], dict(scope["headers"])
-        if scope["server"][1] == self.private_port:
+        if tuple(scope["server"]) == self.private:
             shown = headers.get(b"authorization", b"")
-            wanted = BEARER.encode() + self.secret
-            if path.startswith(CONTROL) and not hmac.compare_digest(shown, wanted):
-                return 401, "an operator's call without the coordinator's secret"
-            return None
+            own = hmac.compare_digest(shown, BEARER.encode() + self.secret)
+            return None if own or not path.startswith((CONTROL, ADMITTED)) else (401, "an operator's call without the coordinator's secret")
         if path == "/health" and scope["method"] == "GET":
             return None
         if path not in SITE_CALLS or scope["method"] != "POST":
             return 403, "not a call of a site"
+        # Flower then sees that the call is signed with this key.
+        if headers.get(KEY_HEADER) not in self.admitted:
+            return 403, "not the key of an enrolled site"
         length = headers.get(b"content-length", b"")
         # A body longer than announced never comes this far: uvicorn ends the connection.
         if not length.isdigit():
             return 411, "a request without its length"
-        if int(length) > LARGEST:
-            return 413, f"a request of more than {LARGEST} bytes"
-        return None
+        return (413, f"a request of more than {LARGEST} bytes") if int(length) > LARGEST else None
+
+    def _note(self, reason: str) -> None:
+        """A line a minute, without what was asked for: whoever asks could fill the disk, or write the log."""
+        self.refused[reason] += 1
+        if time.monotonic() - self.told >= NOTE_S:
+            log.warning("refused: %s", "; ".join(f"{count} times {words}" for words, count in self.refused.most_common()))
+            self.refused.clear()
+            self.told = time.monotonic()
+
+
+async def _body(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
 
 
 async def _answer(send: Send, status: int, words: str) -> None:
@@ -126,8 +155,8 @@ def serve(config: LinkConfig) -> None:
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
     import uvicorn
 
-    public, private = _bound(config.host, config.port), _bound("127.0.0.1", config.private_port)
-    guard = Guard(app=_flower(config), private_port=private.getsockname()[1], secret=config.secret.read_bytes())
+    public, private = bound(config.host, config.port), bound(LOOPBACK, config.private_port)
+    guard = Guard(app=_flower(config), private=private.getsockname()[:2], secret=config.secret.read_bytes())
     server = uvicorn.Server(
         uvicorn.Config(
             guard,
@@ -143,7 +172,8 @@ def serve(config: LinkConfig) -> None:
     server.run(sockets=[public, private])
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens there; OSError that names both."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
     except OSError as error:

@@ -3,7 +3,7 @@
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,10 +31,8 @@ class Coordinator:
     """A coordinator's folder and its SuperLink, which the test may kill."""
 
     def __init__(self, folder: Path) -> None:
-        text = (
-            f'name = "north_west"\n[address]\nhost = "localhost"\nbind = "127.0.0.1"\nport = {free_port()}\nprivate_port = {free_port()}\n'
-        )
-        self.home = begin(folder, text)
+        address = {"host": "localhost", "bind": "127.0.0.1", "port": free_port(), "private_port": free_port()}
+        self.home = begin(folder, {"name": "north_west", "address": address})
         self.log = folder.parent / "superlink.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -53,10 +51,14 @@ class Coordinator:
 
     def answers(self) -> bool:
         try:
-            connected(self.link)
+            connected(self.link, {})
         except (httpx.HTTPError, OSError):
             return False
         return True
+
+    def contact(self, sites: Mapping[str, Identity]) -> dict[str, bool]:
+        """Whether each of these is connected."""
+        return connected(self.link, {name: one.node_public.encode() for name, one in sites.items()})
 
     def end(self, *, kill: bool = False) -> None:
         if self.process is not None:

@@ -4,8 +4,11 @@ import re
 import ssl
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -20,13 +23,13 @@ from rainhill import wire
 from server.flower import link as links
 from server.flower.greet import Greeted, greet
 from server.flower.grid import exchanged
-from server.flower.link import admit_only, connected, opened_grid
-from server.home import begin, secret_of
+from server.flower.link import admit_only, opened_grid
+from server.home import Home, begin, secret_of
 from server.registry import Site
 from server.serve import superlink
 from tests.server.peers import WITHIN_S, Coordinator, node, until
 
-NOT_KNOWN = "the coordinator does not know this site's key, which is not enrolled yet or was revoked; or another daemon uses it"
+NOT_KNOWN = "the coordinator does not know this site's key: it is not enrolled yet, or was revoked"
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +59,11 @@ def test_what_the_coordinator_asks_two_sites_is_answered_by_both(coordinator: Co
     # Several of the pieces that Flower cuts a message into.
     blob = np.random.default_rng(0).bytes(12 * 2**20)
     with node(coordinator, sites["bury"], backwards) as bury, node(coordinator, sites["oldham"], backwards):
-        assert until(lambda: connected(coordinator.link) == {"bury": True, "oldham": True})
+        assert until(lambda: coordinator.contact(sites) == {"bury": True, "oldham": True})
         assert asked(coordinator, nodes, blob) == {"bury": blob[::-1], "oldham": blob[::-1]}
         assert bury.reason == "" and bury.last is not None
     # Both have said that they leave.
-    assert connected(coordinator.link) == {"bury": False, "oldham": False}
+    assert coordinator.contact(sites) == {"bury": False, "oldham": False}
 
 
 def enrolled(name: str, identity: Identity) -> Site:
@@ -90,14 +93,18 @@ def test_who_is_greeted_says_what_it_runs_and_proves_who_it_is(coordinator: Coor
 
     # Oldham's node says that it is Bury, and has only its own key to sign with; Wirral is not there.
     with node(coordinator, bury, greets("bury", bury.signing)), node(coordinator, oldham, greets("bury", oldham.signing)):
-        assert until(lambda: connected(coordinator.link) == {"bury": True, "oldham": True, "wirral": False})
+        assert until(
+            lambda: (
+                coordinator.contact({"bury": bury, "oldham": oldham, "wirral": wirral}) == {"bury": True, "oldham": True, "wirral": False}
+            )
+        )
         found = greet(coordinator.link, sites)
     assert set(found) == {"bury", "oldham"}
     said = found["bury"]
     assert isinstance(said, Greeted) and said.software.startswith("rainhill ") and abs(said.ahead_s) < 5
     assert "is not who it says: oldham: its greeting is of bury" in str(found["oldham"])
     with node(coordinator, oldham, greets("oldham", bury.signing)):
-        assert until(lambda: connected(coordinator.link)["oldham"])
+        assert until(lambda: coordinator.contact({"oldham": oldham})["oldham"])
         assert "is not who it says: greeting 1: is signed with key" in str(greet(coordinator.link, sites)["oldham"])
 
 
@@ -109,7 +116,7 @@ def test_an_error_at_a_site_crosses_as_a_sentence_that_tells_nothing(coordinator
         raise ValueError("patient SECRET123")
 
     with node(coordinator, site, fails), opened_grid(coordinator.link) as grid:
-        assert until(lambda: connected(coordinator.link)["bury"])
+        assert until(lambda: coordinator.contact({"bury": site})["bury"])
         ((_, reply),) = exchanged(
             grid,
             {nodes["bury"]: Message(wire.to_record(b"x"), dst_node_id=nodes["bury"], message_type="train", ttl=WITHIN_S)},
@@ -127,15 +134,95 @@ def test_a_site_that_is_not_enrolled_is_not_heard_until_it_is_and_no_more_once_i
         assert until(lambda: contact.failures > 0)
         assert contact.reason == NOT_KNOWN
         nodes = admit_only(coordinator.link, {"oldham": other.node_public.encode(), "bury": site.node_public.encode()})
-        assert until(lambda: connected(coordinator.link)["bury"])
+        assert until(lambda: coordinator.contact({"bury": site})["bury"])
         assert asked(coordinator, {"bury": nodes["bury"]}, b"once") == {"bury": b"ecno"}
         admit_only(coordinator.link, {"oldham": other.node_public.encode()})
         assert until(lambda: contact.reason == NOT_KNOWN)
-        assert connected(coordinator.link) == {"oldham": False}
+        assert coordinator.contact({"oldham": other}) == {"oldham": False}
+
+
+def test_a_site_that_was_taken_out_is_let_in_again_with_the_same_key(coordinator: Coordinator) -> None:
+    """A database that was empty for a moment must not lock a consortium out for good."""
+    site = new_identity()
+    keys = {"bury": site.node_public.encode()}
+    first = admit_only(coordinator.link, keys)
+    with node(coordinator, site, backwards) as contact:
+        assert until(lambda: coordinator.contact({"bury": site})["bury"])
+        admit_only(coordinator.link, {})
+        assert until(lambda: contact.reason == NOT_KNOWN)
+        assert admit_only(coordinator.link, keys) == first
+        assert until(lambda: contact.reason == "")
+        assert asked(coordinator, first, b"again") == {"bury": b"niaga"}
+
+
+@contextmanager
+def answering(home: Home, status: int, location: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Something at the coordinator's name, with its certificate, that is not the coordinator: its address, and what it was asked."""
+    asked_for: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked_for.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(home.certificate, home.server_key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"localhost:{server.server_port}", asked_for
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("status", [400, 404, 451, 500])
+def test_a_site_goes_on_asking_whatever_it_is_answered(coordinator: Coordinator, status: int) -> None:
+    with answering(coordinator.home, status) as (address, asked_for):
+        stop = threading.Event()
+        one = Node(Where(address=address, trusted=coordinator.home.ca.read_bytes(), key=new_identity().node), backwards, stop=stop)
+        thread = threading.Thread(target=one.run)
+        thread.start()
+        assert until(lambda: len(asked_for) >= 3)
+        assert thread.is_alive() and one.contact.reason == f"HTTP {status} to /v1/fleet/activate-node"
+        stop.set()
+        thread.join()
+
+
+def test_a_site_does_not_go_where_it_is_sent(coordinator: Coordinator) -> None:
+    with (
+        answering(coordinator.home, 404) as (elsewhere, reached),
+        answering(coordinator.home, 307, f"https://{elsewhere}/inside") as (address, asked_for),
+    ):
+        stop = threading.Event()
+        one = Node(Where(address=address, trusted=coordinator.home.ca.read_bytes(), key=new_identity().node), backwards, stop=stop)
+        thread = threading.Thread(target=one.run)
+        thread.start()
+        assert until(lambda: len(asked_for) >= 2)
+        stop.set()
+        thread.join()
+    assert reached == []
+
+
+def test_whoever_asks_for_nonsense_writes_neither_the_log_nor_the_disk_full(coordinator: Coordinator, outside: httpx.Client) -> None:
+    before = coordinator.log.stat().st_size
+    for number in range(50):
+        outside.get(f"/evil%0a2026-11-22%20WARNING%20bury%20was%20revoked%1b[31m{number}{'x' * 5000}")
+    written = coordinator.log.read_bytes()[before:]
+    assert b"evil" not in written and len(written) < 1000
 
 
 def test_a_coordinator_whose_certificate_another_authority_made_is_not_spoken_to(coordinator: Coordinator, tmp_path: Path) -> None:
-    stranger = begin(tmp_path / "stranger", 'name = "stranger"\n[address]\nhost = "localhost"\n')
+    stranger = begin(tmp_path / "stranger", {"name": "stranger", "address": {"host": "localhost"}})
     site, heard = new_identity(), []
     admit_only(coordinator.link, {"bury": site.node_public.encode()})
     stop = threading.Event()
@@ -151,14 +238,14 @@ def test_a_coordinator_whose_certificate_another_authority_made_is_not_spoken_to
 
 def test_an_authority_that_the_site_trusts_besides_is_enough(coordinator: Coordinator, tmp_path: Path) -> None:
     """A proxy that opens TLS shows a certificate of the hospital's own authority."""
-    stranger, site = begin(tmp_path / "stranger", 'name = "stranger"\n[address]\nhost = "localhost"\n'), new_identity()
+    stranger, site = begin(tmp_path / "stranger", {"name": "stranger", "address": {"host": "localhost"}}), new_identity()
     nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
     both = stranger.ca.read_bytes() + b"\n" + coordinator.home.ca.read_bytes()
     stop = threading.Event()
     one = Node(Where(address=coordinator.address, trusted=both, key=site.node), backwards, stop=stop)
     thread = threading.Thread(target=one.run)
     thread.start()
-    assert until(lambda: connected(coordinator.link)["bury"])
+    assert until(lambda: coordinator.contact({"bury": site})["bury"])
     assert asked(coordinator, nodes, b"through") == {"bury": b"hguorht"}
     stop.set()
     thread.join()
@@ -197,12 +284,23 @@ def test_nothing_but_a_sites_calls_is_open_to_the_network(outside: httpx.Client,
     assert (answer.status_code, answer.json()) == (403, {"refused": "not a call of a site"})
 
 
-def test_a_sites_call_without_its_signature_is_refused(outside: httpx.Client) -> None:
-    answer = outside.post("/v1/fleet/pull-messages", content=b"", headers={"content-type": "application/protobuf"})
-    assert answer.status_code == 401
+def test_a_sites_call_without_its_key_or_without_its_signature_is_refused(coordinator: Coordinator, outside: httpx.Client) -> None:
+    pem = new_identity().node_public.encode()
+    headers = {"content-type": "application/protobuf", "flwr-public-key": b64encode(pem).decode()}
+    answer = outside.post("/v1/fleet/pull-messages", content=b"")
+    assert (answer.status_code, answer.json()["refused"]) == (403, "not the key of an enrolled site")
+    assert outside.post("/v1/fleet/pull-messages", content=b"", headers=headers).status_code == 403
+    admit_only(coordinator.link, {"bury": pem})
+    # Known, and not signed with it.
+    assert outside.post("/v1/fleet/pull-messages", content=b"", headers=headers).status_code == 401
 
 
-def test_requests_that_are_too_large_or_of_no_length_are_refused_before_they_are_read(outside: httpx.Client) -> None:
+def test_requests_that_are_too_large_or_of_no_length_are_refused_before_they_are_read(
+    coordinator: Coordinator, outside: httpx.Client
+) -> None:
+    pem = new_identity().node_public.encode()
+    admit_only(coordinator.link, {"bury": pem})
+    outside.headers["flwr-public-key"] = b64encode(pem).decode()
     large = outside.post("/v1/fleet/push-object", content=bytes(8 * 2**20 + 1))
     assert (large.status_code, large.json()["refused"]) == (413, "a request of more than 8388608 bytes")
     unknown = outside.post("/v1/fleet/push-object", content=iter([b"a", b"b"]))
@@ -214,6 +312,7 @@ def test_on_loopback_an_operators_call_needs_the_secret(coordinator: Coordinator
     trusted = ssl.create_default_context(cafile=str(coordinator.home.ca))
     headers = {"content-type": "application/protobuf"} | ({"authorization": shown} if shown else {})
     with httpx.Client(base_url=f"https://{coordinator.link.address}", verify=trusted) as client:
+        assert client.put("/admitted", content=b"[]", headers=headers).status_code == 401
         for path in ("/v1/control/list-nodes", "/v1/control/start-run"):
             assert client.post(path, content=b"", headers=headers).status_code == 401
         # An executor proves itself by the same secret, in Flower's own way.
@@ -232,7 +331,7 @@ def test_an_app_that_the_coordinator_ships_is_never_fetched_and_never_run(
     site = new_identity()
     nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
     with node(coordinator, site, backwards):
-        assert until(lambda: connected(coordinator.link)["bury"])
+        assert until(lambda: coordinator.contact({"bury": site})["bury"])
         assert asked(coordinator, nodes, b"installed") == {"bury": b"dellatsni"}
     assert not trace.exists()
     assert not (tmp_path / "flwr").exists()
@@ -245,7 +344,7 @@ def test_a_superlink_that_is_killed_and_forgets_all_is_told_again_and_sites_come
     try:
         nodes = admit_only(coordinator.link, keys)
         with node(coordinator, site, backwards) as contact:
-            assert until(lambda: connected(coordinator.link)["bury"])
+            assert until(lambda: coordinator.contact({"bury": site})["bury"])
             assert asked(coordinator, nodes, b"before") == {"bury": b"erofeb"}
             coordinator.end(kill=True)
             assert until(lambda: contact.reason != "")
@@ -253,7 +352,7 @@ def test_a_superlink_that_is_killed_and_forgets_all_is_told_again_and_sites_come
                 path.unlink()
             coordinator.start()
             nodes = admit_only(coordinator.link, keys)
-            assert until(lambda: connected(coordinator.link)["bury"])
+            assert until(lambda: coordinator.contact({"bury": site})["bury"])
             assert asked(coordinator, nodes, b"after") == {"bury": b"retfa"}
     finally:
         coordinator.end()

@@ -22,7 +22,7 @@ from rainhill.adapter import Adapter
 from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Refusal, Update, Waiting
 from server.flower import live
-from server.flower.link import admit_only, connected, opened_grid
+from server.flower.link import admit_only, opened_grid
 from server.flower.live import Member, collect_live
 from tests.server.peers import WITHIN_S, Coordinator, node, until
 
@@ -131,7 +131,7 @@ def test_who_is_still_waiting_or_not_there_at_the_deadline_is_left_out_by_name_a
         return Waiting(run=plan.run, round=plan.round, site=plan.site, reason="waits for approval", retry_s=0.5)
 
     with consortium.node("bury", never):
-        assert until(lambda: connected(consortium.coordinator.link).get("bury", False))
+        assert until(lambda: consortium.coordinator.contact(consortium.sites)["bury"])
         found = consortium.ask(deadline_s=8)
     reasons = {site: answer.reason for site, answer in found.items() if isinstance(answer, Refusal)}
     assert reasons == {"bury": "waits for approval; waited 8 s", "oldham": "is not in contact; waited 8 s"}
@@ -231,7 +231,7 @@ def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium
         return updated(plan)
 
     with consortium.node("bury", slowly), consortium.node("oldham", updated):
-        assert until(lambda: all(connected(consortium.coordinator.link).values()))
+        assert until(lambda: all(consortium.coordinator.contact(consortium.sites).values()))
         left_alone = threading.Thread(target=consortium.ask, kwargs={"deadline_s": 1})
         left_alone.start()
         assert began.wait(WITHIN_S)
