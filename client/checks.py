@@ -135,7 +135,7 @@ def _contact(home: SiteHome) -> Check:
         reason = "" if about["connected"] else about["reason"] or "the daemon is not in contact yet"
         stale = "a daemon that runs keeps the keys and the bundle that it began with: start it again where they have changed"
         return Check(name="contact", ok=not reason, found=reason or "the daemon is in contact", remedy=stale if reason else "")
-    from client.flower.node import Where, try_key
+    from client.flower.line import Where, try_key
 
     if home.config.network.proxy:
         os.environ["HTTPS_PROXY"] = home.config.network.proxy

@@ -4,7 +4,8 @@ import logging
 import os
 import threading
 
-from client.flower.node import Contact, Node, Where
+from client.flower.line import Contact, Where
+from client.flower.node import Node
 from client.home import SiteHome
 from client.status import keep_status
 from rainhill import logs

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from client.flower.node import Contact
+from client.flower.line import Contact
 from client.home import SiteHome
 from rainhill import signed
 from rainhill.errors import CredentialError, RefusedError

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from client.flower.app import at_work
+from client.flower.line import Where
 from client.flower.live import live_app
-from client.flower.node import Node, Where
+from client.flower.node import Node
 from client.identity import load
 from rainhill.messages import Plan, Update
 

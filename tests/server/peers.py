@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 from flwr.app import Message
 
-from client.flower.node import Contact, Node, Where
+from client.flower.line import Contact, Where
+from client.flower.node import Node
 from client.identity import Identity
 from server.flower.link import Link, connected
 from server.home import begin

@@ -17,7 +17,8 @@ import pytest
 from flwr.app import Message
 
 from client.flower.app import at_work, greeter
-from client.flower.node import Node, Where
+from client.flower.line import Where
+from client.flower.node import Node
 from client.identity import Identity, new_identity
 from rainhill import wire
 from server.flower import link as links

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from client.flower.app import at_work
+from client.flower.line import Contact
 from client.flower.live import live_app
-from client.flower.node import Contact
 from client.identity import new_identity
 from rainhill import signed
 from rainhill.adapter import Adapter
