@@ -136,6 +136,21 @@ class PrivacyConfig(Section):
         return self
 
 
+class PolicyConfig(Section):
+    """What a person at the site may be asked to approve. What is outside is refused by name, before anybody is troubled with it."""
+
+    tasks: tuple[Name, ...] | None = None
+    """Names of tasks; any where not given. The same holds of the next two."""
+    bases: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] | None = None
+    """sha256 of base models."""
+    rules: tuple[Name, ...] | None = None
+    """Strategies."""
+    rounds: int | None = Field(default=None, ge=1)
+    """Of one run, at most."""
+    min_patients: int = Field(default=10, ge=1)
+    """With fewer training patients the site takes no part."""
+
+
 class NetworkConfig(Section):
     """How the way out of the hospital goes. The coordinator's address and authority are in the bundle."""
 
@@ -159,6 +174,7 @@ class SiteConfig(Section):
     """How what the frozen part of the network gives is kept between steps: in memory, or on disk where it is too large for that.
     bfloat16 takes half the room, and changes the model's output by some thousandths."""
     network: NetworkConfig = NetworkConfig()
+    policy: PolicyConfig = PolicyConfig()
     privacy: PrivacyConfig | None = None
     """Without it the site takes part in runs without privacy too."""
 

@@ -1,0 +1,37 @@
+"""What a site lets itself be asked at all, whoever asks: said in its own file, and held against every offer before a person sees it."""
+
+from collections.abc import Iterator
+
+from client.privacy.guard import admit
+from rainhill.config import PolicyConfig, SiteConfig
+from rainhill.errors import RefusedError
+from rainhill.recipe import Recipe
+
+
+def refusals(recipe: Recipe, site: SiteConfig, *, patients: int | None) -> list[str]:
+    """Each thing that the site's file does not allow, with both values; none where a person may decide.
+
+    `patients` are those of the site's training part, where they have been counted.
+    """
+    found = list(_beyond(recipe, site.policy, patients))
+    if site.privacy is not None:
+        try:
+            admit(site.privacy, recipe)
+        except RefusedError as error:
+            found.append(str(error))
+    return found
+
+
+def _beyond(recipe: Recipe, policy: PolicyConfig, patients: int | None) -> Iterator[str]:
+    for what, got, allowed in (
+        ("task", recipe.task.name, policy.tasks),
+        ("base model", recipe.base.sha256, policy.bases),
+        ("rule", recipe.strategy.rule, policy.rules),
+    ):
+        if allowed is not None and got not in allowed:
+            yield f"{what} {got}, the site allows {', '.join(allowed) or 'none'}"
+    if policy.rounds is not None and recipe.rounds.count > policy.rounds:
+        yield f"{recipe.rounds.count} rounds, the site allows {policy.rounds}"
+    if patients is not None and patients < policy.min_patients:
+        # Not how many: that few take part is all that is told.
+        yield f"fewer training patients than the {policy.min_patients} that the site wants at least"

@@ -1,0 +1,58 @@
+"""A run as it is offered to the sites: the recipe whole, who is asked, by whom, until when; signed by the consortium's key.
+
+A site approves what is in here and nothing else: an approval is bound to the sha256 of the recipe.
+"""
+
+import hashlib
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from rainhill import signed
+from rainhill.enrolment import Document, Line, PublicKey, ShortName, Utc, read_document
+from rainhill.errors import CredentialError
+from rainhill.recipe import Recipe, Sha256
+
+OFFER = "offer 1"
+RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+"""Of a run, for good: it names folders and files."""
+
+
+class Offer(Document):
+    consortium: ShortName
+    run: RunId
+    recipe: Recipe
+    adapter: Sha256
+    """Fingerprint of the adapter that round 1 begins from."""
+    sites: Annotated[dict[ShortName, PublicKey], Field(min_length=1, max_length=10_000)]
+    """All that are asked, and the signing key that the coordinator knows each by."""
+    by: Line
+    """The operator who asks."""
+    made: Utc
+    until: Utc
+    """After this it can be approved no more."""
+
+    @model_validator(mode="after")
+    def _asks_whom_its_recipe_names(self) -> "Offer":
+        if self.until <= self.made:
+            raise ValueError(f"until {self.until.isoformat()} is not after made {self.made.isoformat()}")
+        if self.recipe.sites and set(self.recipe.sites) != set(self.sites):
+            raise ValueError(f"asks {', '.join(sorted(self.sites))}, and its recipe names {', '.join(sorted(self.recipe.sites))}")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+
+def sealed_offer(offer: Offer, private: bytes) -> bytes:
+    """`private` is the consortium's Ed25519 key."""
+    return signed.sealed(offer.canonical(), private, purpose=OFFER)
+
+
+def opened_offer(data: bytes, *, consortium: str, public: bytes) -> Offer:
+    """CredentialError unless this consortium, known by its public key, offers it. Whether it is still in time is for who approves."""
+    offer = read_document(signed.opened(data, purpose=OFFER, trusted=(public,)), Offer, what=OFFER)
+    if offer.consortium != consortium:
+        raise CredentialError(f"{OFFER}: is of consortium {offer.consortium}, and this site belongs to {consortium}")
+    return offer
