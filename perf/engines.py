@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from client.workbench import first_adapter, open_bench
 from rainhill.messages import RoundRecord
 from rainhill.recipe import Recipe, read_recipe
 from server.checkpoint import Checkpoint
 from server.rounds import Collect
 from server.secure import Secure
 from sites import arms
-from sites.bench import first_adapter, open_bench, open_site
+from sites.bench import open_site
 from sites.cli import RECIPES
 from sites.consortium import find_sites
 from sites.flower_engine import Workshop, run_on_flower

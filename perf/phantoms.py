@@ -18,9 +18,10 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from client.workbench import open_bench
 from perf._stats import mean_interval, pixels, show
 from rainhill.recipe import read_recipe
-from sites.bench import open_bench, open_cohort
+from sites.bench import open_cohort
 from sites.cli import HERE, RECIPES, cache_folder
 from sites.consortium import find_sites
 from sites.runs import Run

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import strategies
+from client.workbench import Bench, first_adapter, open_bench
 from perf._stats import mean_interval, show
 from perf.phantoms import auroc, run
 from rainhill.adapter import Adapter
@@ -28,7 +29,7 @@ from rainhill.files import write_whole
 from rainhill.recipe import Recipe, read_recipe
 from server.rounds import run_rounds
 from sites import arms
-from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.cli import HERE, RECIPES, cache_folder
 from sites.consortium import find_sites, find_source
 from sites.evaluate import auroc_of

@@ -25,6 +25,7 @@ from client.data.cohort import Cohort, resplit
 from client.training import lora
 from client.training.features import logits
 from client.training.metrics import patient_draws, percentile_interval, weighted_auroc
+from client.workbench import Bench, first_adapter, open_bench
 from perf._stats import pixels
 from rainhill.adapter import Adapter, Array
 from rainhill.config import SplitConfig
@@ -32,7 +33,7 @@ from rainhill.files import write_whole
 from rainhill.recipe import read_recipe
 from sites import arms
 from sites.arms import private_part
-from sites.bench import Bench, SiteData, first_adapter, open_bench, open_cohort, site_data
+from sites.bench import SiteData, open_cohort, site_data
 from sites.cli import HERE, RECIPES, cache_folder
 from sites.consortium import find_sites
 from sites.inline import collect_inline

@@ -15,6 +15,7 @@ from client.training.fit import fit
 from client.training.memory import Memory
 from client.training.metrics import validation
 from client.training.personal import Private, load_private, personalise
+from client.workbench import Bench
 from rainhill.adapter import Adapter
 from rainhill.messages import RoundRecord, SiteId
 from rainhill.recipe import CompressionSection, Recipe
@@ -22,7 +23,7 @@ from server import checkpoint
 from server.checkpoint import Checkpoint
 from server.rounds import Collect, run_rounds
 from server.secure import Secure
-from sites.bench import Bench, SiteData
+from sites.bench import SiteData
 from sites.inline import collect_inline
 from strategies import State, Strategy
 from strategies.fedavg import FedAvg

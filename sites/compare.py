@@ -18,6 +18,7 @@ import numpy as np
 
 import strategies
 from client.training.metrics import Measured
+from client.workbench import Bench, first_adapter, open_bench
 from rainhill import plugins
 from rainhill.adapter import Adapter
 from rainhill.compression import ENCODINGS
@@ -28,7 +29,7 @@ from rainhill.recipe import PartSection, Recipe, StrategySection
 from rainhill.text import shown
 from server.rounds import Collect
 from sites import arms, consortium, results
-from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.evaluate import auroc_of
 from sites.inline import collect_inline, secure_inline
 from sites.plots import draw_comparison

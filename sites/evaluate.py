@@ -8,11 +8,12 @@ from client.training.answer import site_seed
 from client.training.features import Features, logits
 from client.training.metrics import Measured, Scored
 from client.training.personal import Private
+from client.workbench import Bench
 from rainhill.adapter import Adapter, Array
 from rainhill.errors import DataError
 from rainhill.messages import SiteId
 from sites.arms import Arm, Trained, private_part
-from sites.bench import Bench, SiteData
+from sites.bench import SiteData
 
 CROSS_SITES = 12
 

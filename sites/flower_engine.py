@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from client.privacy.guard import Guard
+from client.workbench import Bench, open_bench
 from rainhill.config import BasePrecision, Device
 from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Refusal, SiteId, Update
@@ -20,7 +21,7 @@ from rainhill.recipe import Recipe
 from server.checkpoint import Checkpoint
 from server.rounds import Collect
 from server.secure import Secure
-from sites.bench import Bench, SiteData, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.consortium import read_sites
 from sites.guards import guard_of, masker_of, pinned_keys
 

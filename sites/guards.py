@@ -10,10 +10,11 @@ from client.privacy.ledger import Ledger
 from client.privacy.randomness import derived_key, simulated_key
 from client.secure import Masker
 from client.training.answer import LocalData, site_seed
+from client.workbench import Bench
 from rainhill.config import PrivacyConfig
 from rainhill.messages import SiteId
 from rainhill.recipe import Recipe
-from sites.bench import Bench, SiteData
+from sites.bench import SiteData
 
 
 def guard_of(bench: Bench, site: SiteId, own: LocalData, folder: Path) -> Guard | None:

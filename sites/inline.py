@@ -6,12 +6,12 @@ from pathlib import Path
 from client.secure import respond
 from client.training.answer import LocalData, answer
 from client.training.memory import Memory
+from client.workbench import Bench
 from rainhill import wire
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from rainhill.recipe import Recipe
 from server.rounds import Collect
 from server.secure import Secure
-from sites.bench import Bench
 from sites.guards import guard_of, masker_of, pinned_keys
 
 

@@ -16,9 +16,10 @@ from client.privacy.accountant import NEIGHBOURS, UNIT
 from client.privacy.events import Joined
 from client.privacy.ledger import Ledger
 from client.training.metrics import Measured, Scored
+from client.workbench import Bench
 from rainhill.messages import RoundRecord, SiteId
 from sites.arms import ARMS, Arm
-from sites.bench import Bench, SiteData
+from sites.bench import SiteData
 from sites.consortium import Site
 from sites.evaluate import Measurements
 from sites.verdict import verdict, verdict_text

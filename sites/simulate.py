@@ -12,6 +12,7 @@ import numpy as np
 
 from client.privacy.ledger import Ledger
 from client.training import lora
+from client.workbench import Bench, first_adapter, open_bench
 from rainhill.adapter import Adapter
 from rainhill.errors import ConfigError
 from rainhill.files import write_whole
@@ -21,7 +22,7 @@ from server.rounds import Collect
 from server.secure import Secure
 from sites import arms, consortium, results
 from sites.arms import Trained
-from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.consortium import Site
 from sites.evaluate import Measurements, measure, score
 from sites.inline import collect_inline, secure_inline

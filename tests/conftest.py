@@ -8,8 +8,9 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from client.workbench import Bench, open_bench
 from rainhill.recipe import Recipe, read_recipe
-from sites.bench import Bench, SiteData, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.consortium import read_sites
 
 SIZE = 32

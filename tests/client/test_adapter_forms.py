@@ -11,12 +11,13 @@ from client.training import lora
 from client.training.answer import answer, own_view
 from client.training.features import logits
 from client.training.memory import Memory
+from client.workbench import Bench, first_adapter
 from rainhill.adapter import Adapter
 from rainhill.compression import lossy
 from rainhill.errors import ProtocolError
 from rainhill.messages import LocalRule, Plan, Update
 from rainhill.recipe import CompressionSection, StrategySection
-from sites.bench import Bench, SiteData, first_adapter
+from sites.bench import SiteData
 from strategies import from_section
 from strategies._factors import narrow, widen
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from client.training.augmentation import draw_views
 from client.training.features import compute, compute_views
+from client.workbench import Bench
 from rainhill.recipe import AugmentationSection
-from sites.bench import Bench, SiteData
+from sites.bench import SiteData
 
 STILL = {"rotation_deg": 0.0, "shift": 0.0, "zoom": 0.0, "gamma": 0.0, "contrast": 0.0, "brightness": 0.0}
 SIDE = 64

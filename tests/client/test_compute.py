@@ -15,9 +15,10 @@ from client.training.clipping import clipped_sum
 from client.training.fit import fit
 from client.training.mechanism import Mechanism
 from client.training.start import begin
+from client.workbench import Bench, open_bench
 from rainhill.errors import BaseModelError, ConfigError
 from rainhill.recipe import LoraSection, Recipe
-from sites.bench import Bench, SiteData, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.consortium import read_sites
 from tests.client.test_models import densenet_folder, films, load
 

@@ -14,11 +14,12 @@ from client.training.fit import Stretch, _patient_batches, fit, tail_mean
 from client.training.memory import Memory
 from client.training.metrics import mean_auroc
 from client.training.personal import fit_temperature, load_private, personalise
+from client.workbench import Bench, first_adapter
 from rainhill.adapter import Adapter
 from rainhill.errors import DataError
 from rainhill.messages import LocalRule, Plan, Refusal, Update
 from rainhill.recipe import EvaluationSection, FitSection
-from sites.bench import Bench, SiteData, first_adapter
+from sites.bench import SiteData
 
 
 def plan_for(bench: Bench, **changes: object) -> Plan:

@@ -4,8 +4,9 @@ import torch
 
 from client.training import lora
 from client.training.features import logits
+from client.workbench import Bench, first_adapter
 from rainhill.errors import BaseModelError, ProtocolError
-from sites.bench import Bench, SiteData, first_adapter
+from sites.bench import SiteData
 
 
 def test_an_adapter_read_is_the_adapter_written(bench: Bench) -> None:

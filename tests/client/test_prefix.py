@@ -15,9 +15,10 @@ from client.training import features, lora, prefix
 from client.training.features import Features, logits
 from client.training.fit import fit
 from client.training.prefix import PrefixCache, States
+from client.workbench import Bench, first_adapter, open_bench
 from rainhill.adapter import Adapter
 from rainhill.recipe import AugmentationSection, read_recipe
-from sites.bench import Bench, SiteData, first_adapter, open_bench, open_cohort, site_data
+from sites.bench import SiteData, open_cohort, site_data
 from sites.consortium import read_sites
 
 VIEWS = AugmentationSection(views=2)

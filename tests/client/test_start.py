@@ -9,9 +9,10 @@ import torch
 from client.training import lora
 from client.training.features import logits
 from client.training.start import begin
+from client.workbench import Bench, first_adapter
 from rainhill.adapter import Adapter
 from rainhill.errors import ConfigError
-from sites.bench import Bench, SiteData, first_adapter
+from sites.bench import SiteData
 
 
 def begun(bench: Bench, init: str, site: SiteData | None = None) -> Adapter:

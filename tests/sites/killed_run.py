@@ -20,10 +20,11 @@ from client.privacy.randomness import commitment
 from client.training.answer import answer
 from client.training.mechanism import Mechanism
 from client.training.memory import Memory
+from client.workbench import first_adapter, open_bench
 from rainhill.messages import Plan, Refusal, SiteId, Update
 from rainhill.recipe import read_recipe
 from sites import arms
-from sites.bench import first_adapter, open_bench, open_site
+from sites.bench import open_site
 from sites.consortium import read_sites
 from sites.guards import guard_of
 

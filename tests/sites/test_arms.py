@@ -8,10 +8,11 @@ import pytest
 from client.training import lora
 from client.training.features import logits
 from client.training.metrics import validation
+from client.workbench import Bench, first_adapter
 from rainhill.adapter import Adapter
 from server import checkpoint
 from sites import arms
-from sites.bench import Bench, SiteData, first_adapter
+from sites.bench import SiteData
 
 
 def loss_of(bench: Bench, adapter: Adapter, own: SiteData) -> float:

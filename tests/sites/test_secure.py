@@ -10,6 +10,7 @@ import pytest
 
 import strategies
 from client.secure import respond
+from client.workbench import Bench, first_adapter, open_bench
 from rainhill import wire
 from rainhill.errors import QuorumError, RainhillError, RefusedError
 from rainhill.messages import Plan, Refusal, SecureMessage, Update
@@ -18,7 +19,7 @@ from server.checkpoint import Checkpoint
 from server.rounds import Collect
 from server.secure import Secure
 from sites import arms
-from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.consortium import read_sites
 from sites.guards import masker_of
 from sites.inline import collect_inline, secure_inline

@@ -11,11 +11,12 @@ import pytest
 import strategies
 from client.training import lora
 from client.training.features import logits
+from client.workbench import Bench, first_adapter, open_bench
 from rainhill import plugins
 from rainhill.errors import ConfigError
 from rainhill.recipe import Recipe, StrategySection
 from sites import arms
-from sites.bench import Bench, SiteData, first_adapter, open_bench, open_site
+from sites.bench import SiteData, open_site
 from sites.consortium import read_sites
 from sites.inline import collect_inline
 

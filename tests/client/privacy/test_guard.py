@@ -14,11 +14,12 @@ from client.privacy.guard import Guard, admit
 from client.privacy.numbers import LARGEST_LOSS, Numbers, release
 from client.training.answer import answer
 from client.training.memory import Memory
+from client.workbench import Bench, first_adapter, open_bench
 from rainhill.config import PrivacyConfig
 from rainhill.errors import ConfigError, RefusedError
 from rainhill.messages import Plan, Refusal, Update
 from rainhill.recipe import PrivacySection, Recipe
-from sites.bench import Bench, SiteData, first_adapter, open_bench
+from sites.bench import SiteData
 from sites.guards import guard_of
 
 ASKED = PrivacySection(epsilon=8.0, max_grad_norm=0.1)
