@@ -59,6 +59,8 @@ class _Asked:
     activated: str = ""
     """When its node was last started, as of the last message."""
     failures: int = 0
+    waits_for: str = ""
+    """What it last asked for time for."""
     words: str = "is not in contact"
     """Why there is no answer yet."""
 
@@ -102,7 +104,7 @@ def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, ttl: f
                 one.words = "has lost contact"
             continue
         if now >= one.due and (not one.ids or node.last_activated_at != one.activated):
-            one.activated, one.words = node.last_activated_at, "has not answered"
+            one.activated, one.words = node.last_activated_at, one.waits_for or "has not answered"
             due.append((one, Message(wire.to_record(one.blob), dst_node_id=one.member.node, message_type=TRAIN, ttl=ttl)))
     for (one, _), name in zip(due, grid.push_messages([message for _, message in due]) if due else (), strict=True):
         # An empty id: the node is not known any more.
@@ -132,7 +134,7 @@ def _read(reply: "Message", one: _Asked) -> Update | Refusal | None:
     if (answer.run, answer.round, answer.site) != (one.plan.run, one.plan.round, site):
         return _refusal(one.plan, f"its answer is of {answer.site} for round {answer.round} of run {answer.run}")
     if isinstance(answer, Waiting):
-        one.due, one.words = now + answer.retry_s, answer.reason
+        one.due, one.words, one.waits_for = now + answer.retry_s, answer.reason, answer.reason
         return None
     return answer
 
