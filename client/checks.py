@@ -12,7 +12,7 @@ from functools import partial
 import httpx
 
 from client.home import SiteHome
-from client.privacy.ledger import HEAD, LEDGER, Ledger, refuse_lost
+from client.privacy.ledger import Ledger
 from client.status import status_of
 from rainhill import signed, weights
 from rainhill.errors import CredentialError, RainhillError
@@ -68,10 +68,8 @@ def _disk(home: SiteHome) -> str:
 
 
 def _ledger(home: SiteHome) -> str:
-    refuse_lost(home.state)
-    if not ((home.state / LEDGER).exists() or (home.state / HEAD).exists()):
-        return "none yet; the first private run begins it"
-    return f"{Ledger.open(home.state, site=home.config.name).verify()} entries hold"
+    ledger = Ledger.existing(home.state, site=home.config.name)
+    return f"{ledger.verify()} entries hold" if ledger else "none yet; the first private run begins it"
 
 
 def _data(home: SiteHome) -> Check:

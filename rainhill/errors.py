@@ -9,7 +9,7 @@ RainhillError                 one clear line (a table's problems: one line each)
 ├── ProtocolError             a message that breaks the wire form: names tensor, got and expected
 ├── RefusedError              a site or a rule says no: names what was asked and what is allowed
 ├── QuorumError               too few sites answered a round
-├── LedgerError               a site's privacy ledger was changed, or cannot be read or written: names entry, got and expected
+├── LedgerError               a site's privacy ledger or journal was changed, or cannot be read or written: names entry, got and expected
 ├── AccountingError           an epsilon that cannot be claimed: two accountants disagree, or a value none is made for
 ├── MergeError                what the sites sent merged into something that is not a number
 ├── CheckpointError           a checkpoint cannot be written or read

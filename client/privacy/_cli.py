@@ -48,26 +48,19 @@ def privacy(
     if expect is not None and not verify:
         raise click.UsageError("--expect HASH goes with --verify")
     with stops_at_once():
+        from client.privacy.ledger import Ledger
         from rainhill.config import SiteConfig, read_toml, state_folder
 
     config = read_toml(site_file, SiteConfig)
     folder = state_folder(site_file, config)
-    ledger = _ledger(config, folder)
+    # Verified; None where the site has none yet.
+    ledger = Ledger.existing(folder, site=config.name)
     if verify:
         _verify(ledger, folder, expect, as_json)
     elif recipe_file is not None and patients is not None:
         _what_if(recipe_file, patients, ledger, config, as_json)
     else:
         _state(ledger, config, as_json, plot)
-
-
-def _ledger(config: SiteConfig, folder: Path) -> Ledger | None:
-    """Verified; None where the site has none, since looking at one does not make one."""
-    from client.privacy.ledger import HEAD, LEDGER, Ledger, refuse_lost
-
-    there = (folder / LEDGER).exists() or (folder / HEAD).exists()
-    refuse_lost(folder)
-    return Ledger.open(folder, site=config.name) if there else None
 
 
 def _snapshot(ledger: Ledger | None) -> Snapshot:

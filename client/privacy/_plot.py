@@ -11,9 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from client.chain import Event
 from client.privacy import budget
 from client.privacy.accountant import NEIGHBOURS, UNIT
-from client.privacy.events import Charged, Event
+from client.privacy.events import Charged
 from client.privacy.statement import Snapshot
 
 INK, MUTED, LINE, BAND, EVERYTHING, MOST, LIMIT = "#16202a", "#5b6874", "#dfe4e8", "#f4f7f9", "#bfe0f6", "#0072b2", "#d55e00"

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
+from client.chain import Event
 from client.privacy import accountant
 from client.privacy.accountant import NEIGHBOURS, History, Phase, combined
-from client.privacy.events import Charged, Event, Members
+from client.privacy.events import Charged, Members
 from rainhill.errors import LedgerError, RefusedError
 
 What = Literal["update", "numbers"]

@@ -4,17 +4,16 @@ A reader that does not know an event's kind or version refuses the ledger, since
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from client import chain
+from client.chain import Event, kinds_of
 from client.privacy.accountant import NEIGHBOURS, NOISE_MULTIPLIERS, UNIT, Phase
-from rainhill.config import Name, Positive, Section
-from rainhill.errors import LedgerError
+from rainhill.config import Positive
 from rainhill.recipe import Sha256
-from rainhill.text import shown
 
 Pseudonym = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
 Delta = Annotated[float, Field(gt=0, lt=1)]
@@ -23,24 +22,9 @@ SampleRate = Annotated[float, Field(gt=0, le=1)]
 Words = Annotated[str, Field(min_length=1)]
 
 
-class Event(Section):
-    """Frozen, by keyword only, and checked when it is made as when it is read."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    kind: ClassVar[str]
-    version: ClassVar[int] = 1
-
-    def body(self) -> str:
-        """Canonical JSON: sorted keys, no spaces."""
-        return json.dumps({"version": self.version, **self.model_dump(mode="json")}, sort_keys=True, separators=(",", ":"))
-
-
-class Opened(Event):
+class Opened(chain.Opened):
     """The first entry of every ledger: whose it is, and what all of its epsilons are about."""
 
-    kind = "opened"
-    site: Name
     unit: Literal["patient"] = UNIT
     neighbours: Literal["add or remove one patient"] = NEIGHBOURS
 
@@ -122,28 +106,9 @@ class Sent(Event):
     """In bytes."""
 
 
-KINDS: Mapping[str, type[Event]] = {event.kind: event for event in (Opened, Joined, Members, Charged, Sent)}
+KINDS = kinds_of(Opened, Joined, Members, Charged, Sent)
 
 
 def digest(patients: Iterable[str]) -> str:
     """sha256 of the pseudonyms in order, one per line."""
     return hashlib.sha256("\n".join(sorted(patients)).encode()).hexdigest()
-
-
-def parse(kind: str, body: str) -> Event:
-    """The event with this JSON form. Raises LedgerError where its kind, its version or a value is not known."""
-    if kind not in KINDS:
-        raise LedgerError(f"kind {shown(kind)!r} is not one of {', '.join(KINDS)}")
-    expected = KINDS[kind]
-    try:
-        values: dict[str, Any] = dict(json.loads(body))
-    except (ValueError, TypeError) as error:
-        raise LedgerError(f"{kind}: {shown(body)!r} is no JSON object") from error
-    version = values.pop("version", None)
-    if version != expected.version:
-        raise LedgerError(f"{kind}: version {version!r} is not {expected.version}")
-    try:
-        return expected.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or kind}: {one['msg']}" for one in error.errors())
-        raise LedgerError(f"{kind}: {problems}") from error

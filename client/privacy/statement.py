@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from client.chain import Entry, Event
 from client.privacy import accountant, budget
 from client.privacy.accountant import NEIGHBOURS, UNIT, History, combined
 from client.privacy.budget import What
-from client.privacy.chain import Entry
-from client.privacy.events import Charged, Event, Joined
+from client.privacy.events import Charged, Joined
 from rainhill.config import PrivacyConfig
 
 RANGES = 4
