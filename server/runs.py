@@ -54,6 +54,11 @@ class Run:
     finished: datetime | None
 
     @property
+    def round_count(self) -> int:
+        """How many rounds are asked."""
+        return int(json.loads(self.recipe_json)["rounds"]["count"])
+
+    @property
     def recipe(self) -> Recipe:
         """RefusedError where this version of Rainhill reads another recipe in it than the sites were shown."""
         try:
