@@ -9,8 +9,13 @@ SHOWN = 60
 
 def shown(text: str) -> str:
     """On one line, and not whole where it is long."""
+    return one_line(text, SHOWN)
+
+
+def one_line(text: str, longest: int) -> str:
+    """What somebody else wrote, so that it can be kept and shown: nothing in it moves a cursor, and its middle goes where it is longer."""
     line = text if text.isprintable() else repr(text)
-    return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]}...{line[-SHOWN // 2 + 3 :]}"
+    return line if len(line) <= longest else f"{line[: longest // 2]}...{line[-longest // 2 + 3 :]}"
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

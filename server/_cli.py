@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,29 +10,15 @@ import click
 
 from rainhill.cli import stops_at_once
 from rainhill.errors import CredentialError, RefusedError
+from server._desk import Desk, File, Folder, echo_json, operator, registry_of
+from server._runs_cli import resume, run, status, stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rainhill.enrolment import SiteRequest
     from server.home import Home
-    from server.registry import Registry, Site
-
-File = click.Path(path_type=Path, dir_okay=False)
-Folder = click.Path(path_type=Path, file_okay=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Desk:
-    """What the commands share."""
-
-    folder: Path
-
-    def home(self) -> Home:
-        with stops_at_once():
-            from server.home import Home
-
-        return Home.open(self.folder)
+    from server.registry import Site
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +34,11 @@ class _Desk:
 @click.pass_context
 def coordinator(context: click.Context, home: Path) -> None:
     """A consortium's commands: which hospitals belong to it, and what they are asked."""
-    context.obj = _Desk(folder=home)
+    context.obj = Desk(folder=home)
+
+
+for command in (run, status, stop, resume):
+    coordinator.add_command(command)
 
 
 @coordinator.command()
@@ -67,7 +56,7 @@ def coordinator(context: click.Context, home: Path) -> None:
 )
 @click.pass_obj
 def init(
-    desk: _Desk,
+    desk: Desk,
     name: str,
     hosts: tuple[str, ...],
     port: int,
@@ -94,26 +83,26 @@ def init(
 @coordinator.command()
 @click.option("--json-logs", is_flag=True, help="One JSON object a line, for a log collector.")
 @click.pass_obj
-def serve(desk: _Desk, json_logs: bool) -> None:
+def serve(desk: Desk, json_logs: bool) -> None:
     """Run the coordinator, until Ctrl-C or SIGTERM."""
     from rainhill import logs
 
     home = desk.home()
     with stops_at_once():
-        from server.serve import serve as run
+        from server.serve import serve as keep_serving
 
     logs.to_stderr(as_json=json_logs)
-    run(home, json_logs=json_logs)
+    keep_serving(home, json_logs=json_logs)
 
 
 @coordinator.command()
 @click.argument("request_file", metavar="REQUEST", type=File)
 @click.option("--fingerprint", help="What the hospital reads from its own screen; asked for where not given.")
 @click.pass_obj
-def enrol(desk: _Desk, request_file: Path, fingerprint: str | None) -> None:
+def enrol(desk: Desk, request_file: Path, fingerprint: str | None) -> None:
     """Take a site into the consortium, by the request that it made with `rainhill site init`."""
-    registry, request = _registry(desk.home()), _compared(request_file, fingerprint)
-    site = registry.enrol(request, by=_operator())
+    registry, request = registry_of(desk.home()), _compared(request_file, fingerprint)
+    site = registry.enrol(request, by=operator())
     click.echo(f"{site.name} is enrolled. Next: `rainhill coordinator bundle {site.name}`, for the hospital to join with.")
 
 
@@ -121,10 +110,10 @@ def enrol(desk: _Desk, request_file: Path, fingerprint: str | None) -> None:
 @click.argument("request_file", metavar="REQUEST", type=File)
 @click.option("--fingerprint", help="What the hospital reads from its own screen; asked for where not given.")
 @click.pass_obj
-def rotate(desk: _Desk, request_file: Path, fingerprint: str | None) -> None:
+def rotate(desk: Desk, request_file: Path, fingerprint: str | None) -> None:
     """Give a site new keys, by a new request of its own. The old ones are valid no more; nobody else's change."""
-    registry, request = _registry(desk.home()), _compared(request_file, fingerprint)
-    site = registry.rotate(request, by=_operator())
+    registry, request = registry_of(desk.home()), _compared(request_file, fingerprint)
+    site = registry.rotate(request, by=operator())
     click.echo(f"{site.name} has new keys. Next: `rainhill coordinator bundle {site.name}`, for the hospital to join with.")
 
 
@@ -132,9 +121,9 @@ def rotate(desk: _Desk, request_file: Path, fingerprint: str | None) -> None:
 @click.argument("site")
 @click.option("--reason", required=True, help="Kept, and shown where the site is listed.")
 @click.pass_obj
-def revoke(desk: _Desk, site: str, reason: str) -> None:
+def revoke(desk: Desk, site: str, reason: str) -> None:
     """Take a site out of the consortium: from now on nothing of it is taken."""
-    _registry(desk.home()).revoke(site, reason=reason, by=_operator())
+    registry_of(desk.home()).revoke(site, reason=reason, by=operator())
     click.echo(f"{site} is revoked")
 
 
@@ -142,14 +131,14 @@ def revoke(desk: _Desk, site: str, reason: str) -> None:
 @click.option("--ask", is_flag=True, help="Have each site in contact say what it runs and what its clock shows.")
 @click.option("--json", "as_json", is_flag=True, help="For a script: a list of objects.")
 @click.pass_obj
-def sites(desk: _Desk, ask: bool, as_json: bool) -> None:
+def sites(desk: Desk, ask: bool, as_json: bool) -> None:
     """List the sites, their keys, and who is in contact."""
     home = desk.home()
-    known = _registry(home).sites()
+    known = registry_of(home).sites()
     contact = _contact(home, known)
     said = _greeted(home, known) if ask and contact else {}
     if as_json:
-        _echo_json([_described(site, contact) | ({"said": said.get(site.name)} if ask else {}) for site in known])
+        echo_json([_described(site, contact) | ({"said": said.get(site.name)} if ask else {}) for site in known])
         return
     for site in known:
         about = _described(site, contact)
@@ -166,19 +155,19 @@ def sites(desk: _Desk, ask: bool, as_json: bool) -> None:
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="For so long it can be joined with.")
 @click.option("--wheels", type=Folder, metavar="FOLDER", help="Wheels for a hospital without internet, packed along.")
 @click.pass_obj
-def bundle(desk: _Desk, site: str, out: Path | None, days: int, wheels: Path | None) -> None:
+def bundle(desk: Desk, site: str, out: Path | None, days: int, wheels: Path | None) -> None:
     """Pack one file for a site: addresses, certificates, keys, base models."""
     from server.pack import pack
 
     home = desk.home()
-    path = pack(home, _registry(home), site, out=out or Path(f"{site}.bundle"), days=days, by=_operator(), wheels=wheels)
+    path = pack(home, registry_of(home), site, out=out or Path(f"{site}.bundle"), days=days, by=operator(), wheels=wheels)
     click.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB. The hospital joins with `rainhill site join SITE.toml {path.name}`")
     click.echo(f"and compares the consortium's key: {home.fingerprint}")
 
 
 @coordinator.command()
 @click.pass_obj
-def renew(desk: _Desk) -> None:
+def renew(desk: Desk) -> None:
     """Make a new TLS certificate by the same authority. Sites notice nothing; `serve` takes it when it is started again."""
     from datetime import UTC, datetime
 
@@ -187,18 +176,18 @@ def renew(desk: _Desk) -> None:
 
     home = desk.home()
     server = renewed(home)
-    _registry(home).note("renew", home.config.name, by=_operator())
+    registry_of(home).note("renew", home.config.name, by=operator())
     click.echo(f"{home.certificate}: valid for {days_left(server.certificate, datetime.now(UTC))} days")
 
 
 @coordinator.command()
 @click.option("--json", "as_json", is_flag=True, help="For a script: a list of objects.")
 @click.pass_obj
-def log(desk: _Desk, as_json: bool) -> None:
+def log(desk: Desk, as_json: bool) -> None:
     """Tell what operators did, and when."""
-    events = _registry(desk.home()).events()
+    events = registry_of(desk.home()).events()
     if as_json:
-        _echo_json(
+        echo_json(
             [
                 {"time": event.time.isoformat(), "by": event.by, "what": event.what, "subject": event.subject, **event.detail}
                 for event in events
@@ -207,14 +196,6 @@ def log(desk: _Desk, as_json: bool) -> None:
         return
     for event in events:
         click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {event.by}: {event.what} {event.subject}  {' '.join(event.detail.values())}")
-
-
-def _registry(home: Home) -> Registry:
-    with stops_at_once():
-        from server.database import Database
-        from server.registry import Registry
-
-    return Registry(database=Database.open(home.database_url))
 
 
 def _compared(request_file: Path, fingerprint: str | None) -> SiteRequest:
@@ -281,21 +262,3 @@ def _described(site: Site, contact: dict[str, bool] | None) -> dict[str, object]
         "revoked": site.revoked.isoformat() if site.revoked else None,
         "reason": site.reason,
     }
-
-
-def _operator() -> str:
-    """Who runs the command, for the record of what was done."""
-    import getpass
-    import os
-
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run as a number that has no name.
-        return f"user {os.getuid()}"
-
-
-def _echo_json(document: object) -> None:
-    import json
-
-    click.echo(json.dumps(document, indent=1))

@@ -120,6 +120,19 @@ class Home:
         return self.config.database.url or f"sqlite:///{self.folder / 'rainhill.sqlite'}"
 
     @property
+    def adapters(self) -> Path:
+        """Folder of the adapters that runs begin from and end with, each named by its fingerprint."""
+        return self.folder / "adapters"
+
+    def adapter_file(self, fingerprint: str) -> Path:
+        return self.adapters / f"{fingerprint}.safetensors"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of what runs leave behind, each in a folder of its name."""
+        return self.folder / "runs"
+
+    @property
     def link_database(self) -> Path:
         """Flower's own, which may be deleted whenever nothing runs."""
         return self.folder / "flower.sqlite"

@@ -11,12 +11,10 @@ from rainhill.enrolment import SiteRequest
 from rainhill.errors import RefusedError
 from rainhill.messages import SiteId
 from rainhill.signed import fingerprint
-from rainhill.text import did_you_mean, shown
+from rainhill.text import did_you_mean
 from server.database import Database
+from server.events import check_reason, note
 from server.tables import EventRow, KeyRow, SiteRow
-
-LONGEST = 200
-"""Characters of a reason, which is shown wherever the site is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,39 +74,38 @@ class Registry:
             )
             session.flush()
             _add_keys(session, request, now)
-            _note(session, by, "enrol", request.name, {"signing_key": request.signing_key}, now)
+            note(session, by, "enrol", request.name, {"signing_key": request.signing_key}, now)
         return self.site(request.name)
 
     def rotate(self, request: SiteRequest, *, by: str) -> Site:
         """New keys of a site that is enrolled; those before are valid no more. A site that was revoked is taken in again so."""
         now = datetime.now(UTC)
         with self.database.session() as session:
-            row = _row(session, request.name)
+            row = site_row(session, request.name)
             _refuse_known(session, request)
             _retire(session, request.name, now)
             row.title, row.software, row.protocols = request.title, request.software, list(request.protocols)
             row.revoked, row.reason = None, ""
             _add_keys(session, request, now)
-            _note(session, by, "rotate", request.name, {"signing_key": request.signing_key}, now)
+            note(session, by, "rotate", request.name, {"signing_key": request.signing_key}, now)
         return self.site(request.name)
 
     def revoke(self, name: SiteId, *, reason: str, by: str) -> Site:
         """From now on nothing of this site is taken. Nobody else's keys change. RefusedError where it was revoked before."""
-        if not reason.isprintable() or not 0 < len(reason) <= LONGEST:
-            raise RefusedError(f"{name}: a reason is a line of 1 to {LONGEST} characters, not {shown(reason)}")
+        check_reason(name, reason)
         now = datetime.now(UTC)
         with self.database.session() as session:
-            row = _row(session, name)
+            row = site_row(session, name)
             if row.revoked is not None:
                 raise RefusedError(f"{name}: was revoked on {row.revoked:%Y-%m-%d %H:%M} UTC ({row.reason})")
             row.revoked, row.reason = now, reason
-            _note(session, by, "revoke", name, {"reason": reason}, now)
+            note(session, by, "revoke", name, {"reason": reason}, now)
         return self.site(name)
 
     def site(self, name: SiteId) -> Site:
         """RefusedError where there is none, with the nearest name."""
         with self.database.session() as session:
-            return _site(_row(session, name), _last_keys(session, name))
+            return _site(site_row(session, name), _last_keys(session, name))
 
     def sites(self) -> tuple[Site, ...]:
         """All, by name; those that were revoked too."""
@@ -126,10 +123,11 @@ class Registry:
 
     def note(self, what: str, subject: str, *, by: str, detail: Mapping[str, str] | None = None) -> None:
         with self.database.session() as session:
-            _note(session, by, what, subject, dict(detail or {}), datetime.now(UTC))
+            note(session, by, what, subject, detail or {}, datetime.now(UTC))
 
 
-def _row(session: Session, name: SiteId) -> SiteRow:
+def site_row(session: Session, name: SiteId) -> SiteRow:
+    """RefusedError where there is none, with the nearest name."""
     row = session.get(SiteRow, name)
     if row is None:
         known = list(session.scalars(select(SiteRow.name)))
@@ -171,7 +169,3 @@ def _retire(session: Session, name: SiteId, now: datetime) -> None:
 
 def _add_keys(session: Session, request: SiteRequest, now: datetime) -> None:
     session.add(KeyRow(site=request.name, node=request.node_key, signing=request.signing_key, since=now, until=None))
-
-
-def _note(session: Session, by: str, what: str, subject: str, detail: dict[str, str], now: datetime) -> None:
-    session.add(EventRow(time=now, by=by, what=what, subject=subject, detail=detail))
