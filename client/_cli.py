@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from client._asked_cli import COMMANDS
 from client.privacy._cli import privacy
 from rainhill.cli import stops_at_once
 from rainhill.errors import RefusedError
@@ -24,7 +25,8 @@ def site() -> None:
     """A hospital's own commands. SITE.toml is its own file."""
 
 
-site.add_command(privacy)
+for command in (privacy, *COMMANDS):
+    site.add_command(command)
 Site = click.argument("site_file", metavar="SITE.toml", type=File)
 
 
@@ -107,7 +109,7 @@ def serve(site_file: Path, json_logs: bool) -> None:
         from client.serve import serve as run
 
     logs.to_stderr(as_json=json_logs)
-    run(home)
+    run(home, json_logs=json_logs)
 
 
 @site.command()

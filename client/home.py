@@ -1,18 +1,21 @@
 """A hospital's own folder: what its file calls `state`. Its keys, what the consortium gave it, its ledger."""
 
+import secrets
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import rainhill
+from client.embedded import EMBEDDED
 from client.identity import Identity, load, new_identity
-from rainhill import signed, wire
+from client.privacy.ledger import Ledger
+from rainhill import signed, weights, wire
 from rainhill.bundle import MANIFEST, unpack
 from rainhill.config import SiteConfig, parse, read_toml, state_folder
 from rainhill.enrolment import BUNDLE, Bundle, SiteRequest, read_document, sealed_request
-from rainhill.errors import CredentialError, RefusedError
-from rainhill.files import private_folder
+from rainhill.errors import CredentialError, LedgerError, RefusedError
+from rainhill.files import alone, private_folder, read_private, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,57 @@ class SiteHome:
     def status(self) -> Path:
         """What the daemon last knew of its contact."""
         return self.state / "status.json"
+
+    @property
+    def offers(self) -> Path:
+        """What the site was asked, sealed, a file each."""
+        return self.state / "offers"
+
+    @property
+    def held(self) -> Path:
+        """Updates that wait for somebody at the site to release them."""
+        return self.state / "held"
+
+    @property
+    def paused(self) -> Path:
+        """A file whose being there says that nothing is worked on."""
+        return self.state / "paused"
+
+    @property
+    def cache(self) -> Path:
+        """Pixels and hidden states, which can all be made again."""
+        return self.state / "cache"
+
+    def run(self, name: str) -> Path:
+        """What the site keeps of a run, and never sends."""
+        return self.state / "runs" / name
+
+    def base_of(self, sha256: str) -> Path:
+        """The folder of the base model with these weights. RefusedError where the bundle brought none, and none is embedded."""
+        for name, pinned in ((base.name, base.sha256) for base in self.bundle().bases):
+            if pinned == sha256:
+                return self.consortium / "bases" / name
+        for folder in sorted(path for path in EMBEDDED.iterdir() if path.is_dir()):
+            if weights.digest(folder) == sha256:
+                return folder
+        raise RefusedError(f"base model {sha256[:12]}: is not at this site; the consortium's operator packs it into a new bundle")
+
+    def pseudonym_key(self) -> bytes:
+        """What patients' names in the ledger are made with: 32 bytes, made when they are first wanted, and kept for good.
+
+        LedgerError where the key is gone and patients were charged under the names that it made: under new ones they would spend again.
+        """
+        path, ledger = self.state / "pseudonym.key", Ledger(self.state, site=self.config.name).path
+        with alone(self.state / "pseudonym.lock"):
+            if not path.exists():
+                if ledger.exists():
+                    raise LedgerError(
+                        f"{path}: is gone, and {ledger} names patients by it. With a new one they would spend their budgets a "
+                        "second time: put the old one back"
+                    )
+                private_folder(self.state)
+                write_whole(path, secrets.token_bytes(32), private=True)
+            return read_private(path)
 
     def trusted(self) -> bytes:
         """PEM of the authorities that the coordinator's certificate may be of. CredentialError for an extra one that cannot be read."""

@@ -1,6 +1,7 @@
 """What a site lets itself be asked at all, whoever asks: said in its own file, and held against every offer before a person sees it."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from client.privacy.guard import admit
 from rainhill.config import PolicyConfig, SiteConfig
@@ -14,7 +15,9 @@ def refusals(recipe: Recipe, site: SiteConfig, *, patients: int | None) -> list[
     `patients` are those of the site's training part, where they have been counted.
     """
     found = list(_beyond(recipe, site.policy, patients))
-    if site.privacy is not None:
+    if site.privacy is None and recipe.privacy is not None:
+        found.append(f"epsilon {recipe.privacy.epsilon:g} is asked, and the site's file has no [privacy] that says what patients may spend")
+    elif site.privacy is not None:
         try:
             admit(site.privacy, recipe)
         except RefusedError as error:
@@ -35,3 +38,15 @@ def _beyond(recipe: Recipe, policy: PolicyConfig, patients: int | None) -> Itera
     if patients is not None and patients < policy.min_patients:
         # Not how many: that few take part is all that is told.
         yield f"fewer training patients than the {policy.min_patients} that the site wants at least"
+
+
+def opens_in_s(hours: str, now: datetime) -> float:
+    """Seconds until the site trains again, by its policy's `hours`; 0 where it does now. `now` is in the site's own time."""
+    if not hours:
+        return 0.0
+    start, end = (60 * int(clock[:2]) + int(clock[3:]) for clock in hours.split("-"))
+    minute = 60 * now.hour + now.minute
+    inside = start <= minute < end if start < end else minute >= start or minute < end
+    if inside or start == end:
+        return 0.0
+    return 60.0 * ((start - minute) % (24 * 60)) - now.second

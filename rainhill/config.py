@@ -38,6 +38,8 @@ def _possible_path(path: Path) -> Path:
     return path
 
 
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_HOURS = f"^({_TIME}-{_TIME})?$"
 Name = Annotated[str, AfterValidator(_plain_name)]
 PathName = Annotated[Path, AfterValidator(_possible_path)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -123,6 +125,9 @@ class PrivacyConfig(Section):
     declared_patients: int | None = Field(default=None, ge=1)
     """A round number that the site is content to be known by: the weight of its updates, where a recipe weighs by patients."""
 
+    noise: Literal["secret", "simulated"] = "secret"
+    """simulated: draws that anybody can work out from the recipe's seed, which protect nobody: for rehearsals on phantoms."""
+
     def counted(self, patients: int) -> int:
         """Of so many training patients, how many the site is known to have, and draws its lots for."""
         return self.declared_patients or patients
@@ -149,6 +154,24 @@ class PolicyConfig(Section):
     """Of one run, at most."""
     min_patients: int = Field(default=10, ge=1)
     """With fewer training patients the site takes no part."""
+    hours: Annotated[str, Field(pattern=_HOURS)] = ""
+    """When it may train, in the machine's own time, such as "19:00-07:00"; always where empty. A fit that has begun is finished."""
+    hold: bool = False
+    """Whether each update stays until somebody at the site releases it."""
+    max_update_norm: Positive | None = None
+    """The longest update, in l2 norm over all its tensors, that may leave; any that is finite where not given."""
+
+
+class ComputeConfig(Section):
+    """What of this machine a fit may take."""
+
+    device: Device = "auto"
+    precision: BasePrecision = "auto"
+    """Of the frozen base model's weights."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """Processor cores; all where not given."""
+    gpu_memory_gib: Positive | None = None
+    """At most so much of a GPU's; all where not given."""
 
 
 class NetworkConfig(Section):
@@ -173,6 +196,7 @@ class SiteConfig(Section):
     prefix: Precision = "float32"
     """How what the frozen part of the network gives is kept between steps: in memory, or on disk where it is too large for that.
     bfloat16 takes half the room, and changes the model's output by some thousandths."""
+    compute: ComputeConfig = ComputeConfig()
     network: NetworkConfig = NetworkConfig()
     policy: PolicyConfig = PolicyConfig()
     privacy: PrivacyConfig | None = None

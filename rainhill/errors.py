@@ -11,6 +11,7 @@ RainhillError                 one clear line (a table's problems: one line each)
 ├── QuorumError               too few sites answered a round
 ├── LedgerError               a site's privacy ledger or journal was changed, or cannot be read or written: names entry, got and expected
 ├── AccountingError           an epsilon that cannot be claimed: two accountants disagree, or a value none is made for
+├── TrainerError              the process that trains at a site ended, again and again
 ├── MergeError                what the sites sent merged into something that is not a number
 ├── CheckpointError           a checkpoint cannot be written or read
 └── DatabaseError             the coordinator's database: cannot be reached, or its tables are of another version
@@ -58,6 +59,10 @@ class LedgerError(RainhillError):
 
 
 class AccountingError(RainhillError):
+    pass
+
+
+class TrainerError(RainhillError):
     pass
 
 

@@ -13,6 +13,7 @@ from rainhill.errors import CredentialError
 GREETING = "greeting 1"
 NONCE = 16
 """Bytes."""
+Nonce = Annotated[str, Field(pattern=f"^[0-9a-f]{{{2 * NONCE}}}$")]
 
 
 class Greeting(Document):
@@ -22,7 +23,7 @@ class Greeting(Document):
     """Versions of the wire form that the site speaks."""
     time: Utc
     """Of its clock."""
-    nonce: Annotated[str, Field(pattern=f"^[0-9a-f]{{{2 * NONCE}}}$")]
+    nonce: Nonce
 
 
 def sealed_greeting(site: str, nonce: bytes, private: bytes) -> bytes:

@@ -16,6 +16,8 @@ from rainhill.recipe import Recipe, Sha256
 OFFER = "offer 1"
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """Of a run, for good: it names folders and files."""
+TensorName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.]+$")]
+Shape = Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], Field(max_length=8)]
 
 
 class Offer(Document):
@@ -24,6 +26,8 @@ class Offer(Document):
     recipe: Recipe
     adapter: Sha256
     """Fingerprint of the adapter that round 1 begins from."""
+    tensors: Annotated[dict[TensorName, Shape], Field(min_length=1, max_length=10_000)]
+    """Names and shapes of what that adapter holds."""
     sites: Annotated[dict[ShortName, PublicKey], Field(min_length=1, max_length=10_000)]
     """All that are asked, and the signing key that the coordinator knows each by."""
     by: Line

@@ -28,6 +28,10 @@ class Child:
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
     """Beside this process's own."""
+    ends: bool = False
+    """Whether exit code 0 says that all is done: then it is not started again."""
+    over: bool = False
+    """It has done all."""
     starts: int = 0
     started: float = 0.0
     """time.monotonic() of the last start."""
@@ -51,8 +55,14 @@ class Child:
             if now - self.started > STEADY_S:
                 self._pause = PAUSE_S[0]
             return
+        if self.over:
+            return
         if self._process is not None:
-            self.ended = _how(self._process.returncode)
+            self.ended = how_it_ended(self._process.returncode)
+            self.over = self.ends and self._process.returncode == 0
+            if self.over:
+                self._process = None
+                return
             log.warning("%s ended (%s); it is started again in %.1f s", self.name, self.ended, self._pause)
             self._process, self._due = None, now + self._pause
             self._pause = min(2 * self._pause, PAUSE_S[1])
@@ -111,5 +121,5 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _how(code: int) -> str:
+def how_it_ended(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

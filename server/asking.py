@@ -46,6 +46,7 @@ def new_offer(
         "run": free_name(home, Runs(database=registry.database), recipe, made) if run is None else run,
         "recipe": recipe,
         "adapter": first.fingerprint(),
+        "tensors": {name: array.shape for name, array in first.items()},
         "sites": {name: site.signing_key.hex() for name, site in sorted(asked.items())},
         "by": by,
         "made": made,

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import httpx
@@ -20,12 +21,14 @@ from server.flower.link import Link, admit_only
 from server.flower.superlink import LOOPBACK, LinkConfig, bound
 from server.home import WARN_DAYS, Home, checked, secret_of
 from server.registry import Registry
+from server.runs import Runs
 
 log = logging.getLogger(__name__)
 
 SYNC_S = 2.0
 """How long at most a site that was revoked is still heard."""
 REMIND_OF_EXPIRY_S = 24 * 3600.0
+_RUN = "run "
 REMIND_S = 60.0
 """The SuperLink is told all again now and then: it may have been restarted with an empty database."""
 
@@ -41,10 +44,11 @@ def serve(home: Home, *, json_logs: bool = False) -> None:
         checked(home)
         for host, port in ((address.bind, address.port), (LOOPBACK, address.private_port)):
             bound(host, port).close()
-        stop = stopped_by_signals()
-        syncing = threading.Thread(target=_sync, args=(home, registry, stop), name="registry", daemon=True)
+        stop, wanted = stopped_by_signals(), _Wanted()
+        syncing = threading.Thread(target=_sync, args=(home, registry, wanted, stop), name="registry", daemon=True)
         syncing.start()
-        keep_running([superlink(home, json_logs=json_logs)], stop=stop)
+        children = [superlink(home, json_logs=json_logs)]
+        keep_running(children, stop=stop, meanwhile=lambda: _conduct(home, children, wanted.runs, json_logs=json_logs))
         syncing.join(SYNC_S)
 
 
@@ -71,13 +75,34 @@ def superlink(home: Home, *, json_logs: bool = False) -> Child:
     )
 
 
-def _sync(home: Home, registry: Registry, stop: threading.Event) -> None:
+@dataclass(kw_only=True)
+class _Wanted:
+    """What the database last said, for whoever must not wait for it."""
+
+    runs: frozenset[str] = frozenset()
+    """That are to be conducted."""
+
+
+def _conduct(home: Home, children: list[Child], runs: frozenset[str], *, json_logs: bool) -> None:
+    """A process for each run, begun and stopped as the database says."""
+    # One that is over may have been resumed since.
+    for child in [one for one in children if one.ends and (one.over or one.name.removeprefix(_RUN) not in runs)]:
+        child.stop()
+        children.remove(child)
+    for name in sorted(runs - {one.name.removeprefix(_RUN) for one in children}):
+        about = json.dumps({"home": str(home.folder), "run": name, "json_logs": json_logs})
+        children.append(Child(name=_RUN + name, command=[sys.executable, "-P", "-m", "server.flower.conduct", about], ends=True))
+
+
+def _sync(home: Home, registry: Registry, wanted: _Wanted, stop: threading.Event) -> None:
     """Goes on whatever happens: a site that was revoked must be noticed, though the disk was full or the database gone for a while."""
     told: Mapping[SiteId, bytes] | None = None
     age, warned, words = 0.0, -REMIND_OF_EXPIRY_S, ""
+    runs = Runs(database=registry.database)
     while not stop.wait(SYNC_S):
         age += SYNC_S
         try:
+            wanted.runs = frozenset(run.name for run in runs.active())
             keys = _keys(registry)
             if keys != told or age >= REMIND_S:
                 admit_only(link_of(home), keys)

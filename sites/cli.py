@@ -107,7 +107,7 @@ def simulate(
             )
         run = resumed(resume, engine)
     else:
-        chosen, path = _read(recipe or "demo", seed)
+        chosen, path = read_named(recipe or "demo", seed)
         run = Run(
             folder=new_folder(chosen, out),
             recipe=chosen,
@@ -151,7 +151,7 @@ def _compare(name: str, names: str, seeds: str | None, sites_folder: Path, out: 
         from sites.consortium import find_sites, refuse_without_source
         from sites.tables import print_comparison
 
-    recipe, path = _read(name, None)
+    recipe, path = read_named(name, None)
     asked = entrants(names, recipe)
     count = len(find_sites(recipe, sites_folder))
     refuse_without_source(recipe, sites_folder)
@@ -206,7 +206,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("RAINHILL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rainhill")
 
 
-def _read(name: str, seed: int | None) -> tuple[Any, Path]:
+def read_named(name: str, seed: int | None) -> tuple[Any, Path]:
     """The recipe, with the seed asked for, and the file it came from."""
     from rainhill.recipe import read_recipe
 

@@ -114,6 +114,12 @@ def data_config(folder: Path) -> DataConfig:
     return DataConfig(manifest=folder / "manifest.csv", images=folder, columns=columns, labels={name: name for name in FINDINGS})
 
 
+def training_patients(hospital: HospitalConfig, *, seed: int) -> int:
+    """How many of those that `write` leaves are in its train part."""
+    assert hospital.phantom is not None
+    return len({film.patient_id for film in _films(hospital.name, hospital.phantom, seed=seed) if film.split == "train"})
+
+
 def fingerprint(hospital: HospitalConfig, *, seed: int) -> str:
     """sha256 of the hospital's file, the seed, and the code that draws."""
     digest = hashlib.sha256(json.dumps([hospital.model_dump(mode="json"), seed], sort_keys=True).encode())

@@ -112,27 +112,16 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
     read from there when they are needed, so that a cohort may be larger than memory; `store.wipe` removes them. `key` is the site's own,
     for pseudonyms: without one, whoever knows an identifier can look its pseudonym up.
     """
-    if site.data is None:
-        raise ConfigError(f"site {site.name}: has no [data], expected a manifest")
-    path = manifest.resolve(site.data.manifest, base)
-    rows = manifest.read(site.data, findings=findings, base=base)
-    if not rows:
-        raise DataError(f"site {site.name}: is empty, no row of {path}{_matching(site.data)}")
-    labels = np.array([row.labels for row in rows], dtype=np.float32).reshape(len(rows), len(findings))
-    patients = _numbered(np.array([row.patient for row in rows]))
-    pseudonym = np.array([_pseudonym(row.patient, key) for row in rows])
-    # The parts before the pixels: what is refused for its table alone is refused at once.
-    given = bool(site.data.columns.split)
-    split = np.array([row.split for row in rows]) if given else _dealt(site.name, labels, patients, pseudonym, site.data.split)
-    _check_learnable(site.name, findings, labels, split)
+    table = _table(site, findings, base, key)
+    rows, labels = table.rows, table.labels
     cohort = Cohort(
         site=site.name,
         findings=tuple(findings),
-        images=_images(rows, path, size, cache),
+        images=_images(rows, table.path, size, cache),
         labels=labels,
-        patients=patients,
-        pseudonym=pseudonym,
-        split=split,
+        patients=table.patients,
+        pseudonym=table.pseudonym,
+        split=table.split,
         sex=np.array([row.sex for row in rows]),
         age=np.array([row.age for row in rows], dtype=np.float32),
         view=np.array([row.view for row in rows]),
@@ -143,6 +132,12 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
         store.mark(file, cohort.fingerprint())
     log.info("site %s: %d images of %d patients", site.name, len(cohort), cohort.n_patients)
     return cohort
+
+
+def training_patients(site: SiteConfig, *, findings: Sequence[str], base: Path, key: bytes = b"") -> tuple[str, ...]:
+    """Pseudonyms of those whom `read` would train on, told without a look at an image. Raises DataError as `read` does."""
+    table = _table(site, findings, base, key)
+    return tuple(dict.fromkeys(table.pseudonym[table.split == "train"].tolist()))
 
 
 def resplit(cohort: Cohort, split: SplitConfig) -> Cohort:
@@ -169,6 +164,35 @@ def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:
     patients = np.concatenate([cohort.patients + start for cohort, start in zip(cohorts, starts, strict=True)])
     reports = tuple(report for cohort in cohorts for report in cohort.reports)
     return Cohort(site=site, findings=first.findings, images=images, patients=patients, reports=reports, **columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """A site's manifest, dealt into parts; of its N images no pixel, so that what is refused for its table alone is refused at once."""
+
+    rows: Sequence[manifest.Row]
+    path: Path
+    labels: NDArray[np.float32]
+    """(N, F)"""
+    patients: NDArray[np.int64]
+    pseudonym: NDArray[np.str_]
+    split: NDArray[np.str_]
+
+
+def _table(site: SiteConfig, findings: Sequence[str], base: Path, key: bytes) -> _Table:
+    if site.data is None:
+        raise ConfigError(f"site {site.name}: has no [data], expected a manifest")
+    path = manifest.resolve(site.data.manifest, base)
+    rows = manifest.read(site.data, findings=findings, base=base)
+    if not rows:
+        raise DataError(f"site {site.name}: is empty, no row of {path}{_matching(site.data)}")
+    labels = np.array([row.labels for row in rows], dtype=np.float32).reshape(len(rows), len(findings))
+    patients = _numbered(np.array([row.patient for row in rows]))
+    pseudonym = np.array([_pseudonym(row.patient, key) for row in rows])
+    given = bool(site.data.columns.split)
+    split = np.array([row.split for row in rows]) if given else _dealt(site.name, labels, patients, pseudonym, site.data.split)
+    _check_learnable(site.name, findings, labels, split)
+    return _Table(rows=rows, path=path, labels=labels, patients=patients, pseudonym=pseudonym, split=split)
 
 
 def _pseudonym(patient: str, key: bytes) -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.flower.app import greeter
@@ -18,11 +18,21 @@ from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Plan], Update | Refusal | Waiting]
+Stand = Callable[[bytes, int, bytes], bytes]
+"""A sealed offer, the number of a round and a nonce -> how the site stands to it, sealed."""
 
 
-def live_app(site: SiteId, answer: Answer, *, signing: bytes, consortium: bytes) -> ClientApp:
+def live_app(site: SiteId, answer: Answer, *, stand: Stand, signing: bytes, consortium: bytes) -> ClientApp:
     """`signing` is the site's Ed25519 private key, `consortium` the public one of its consortium."""
     app, once = greeter(lambda _: site, signing), _Once()
+
+    @app.query("offer")
+    def offer(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both
+        asked = message.content.config_records["offer"]
+        sealed, number, nonce = asked["offer"], asked["round"], asked["nonce"]
+        if not (isinstance(sealed, bytes) and isinstance(number, int) and isinstance(nonce, bytes)):
+            raise ProtocolError("an offer that is no offer")
+        return Message(RecordDict({"offer": ConfigRecord({"standing": stand(sealed, number, nonce)})}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 import client.models as _package
+from client.embedded import EMBEDDED
 from client.models._compute import place
 from client.models._net import Compute, Net
 from rainhill import config, plugins
@@ -14,8 +15,6 @@ from rainhill.recipe import BaseSection, LoraSection
 from rainhill.weights import PINNED, digest
 
 __all__ = ["Compute", "Net", "digest", "find_weights", "load", "place"]
-
-EMBEDDED = Path(__file__).parent / "weights"
 
 
 def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], folder: Path) -> Net:

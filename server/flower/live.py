@@ -6,7 +6,7 @@ somebody there has yet to decide, is asked again. What a site says counts only w
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +65,13 @@ class _Asked:
     """Why there is no answer yet."""
 
 
-def collect_live(grid: "Grid", members: Mapping[SiteId, Member], *, key: bytes, deadline_s: float) -> Collect:
-    """`key` is the consortium's Ed25519 private key. A site that is no member is refused by name."""
+def collect_live(
+    grid: "Grid", members: Mapping[SiteId, Member], *, key: bytes, deadline_s: float, meanwhile: Callable[[], None] = lambda: None
+) -> Collect:
+    """`key` is the consortium's Ed25519 private key. A site that is no member is refused by name.
+
+    `meanwhile` is called at every look for answers; what it raises ends the round, which is then done again another time.
+    """
 
     def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
         stop = time.monotonic() + deadline_s
@@ -78,6 +83,7 @@ def collect_live(grid: "Grid", members: Mapping[SiteId, Member], *, key: bytes, 
         yield from (_refusal(plan, "takes no part in this run") for site, plan in plans.items() if site not in members)
         looked = -PRESENCE_S
         while asked and time.monotonic() < stop:
+            meanwhile()
             now = time.monotonic()
             if now - looked >= PRESENCE_S:
                 _send_where_due(grid, asked.values(), now, ttl=stop - now + SPARE_S)

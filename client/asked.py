@@ -1,0 +1,187 @@
+"""What a site is asked, gathered for the person who decides: who asks, of which patients, what would leave, and what it would cost them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+import rainhill
+import strategies
+from client.home import SiteHome
+from client.journal import Approved
+from client.offers import Offers, refusals, training_patients
+from client.privacy.ledger import Ledger
+from client.privacy.statement import Snapshot
+from client.privacy.what_if import WhatIf, what_if
+from rainhill.adapter import Adapter
+from rainhill.errors import RainhillError
+from rainhill.offer import Offer
+from rainhill.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaves:
+    """What would leave in each round."""
+
+    tensors: Mapping[str, tuple[int, ...]]
+    """Name -> shape."""
+    values: int
+    bytes: int
+    """Of the tensors, as they would be encoded."""
+    numbers: str
+    """In words: what is told beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A key of the recipe that was another when the site last approved one of this name."""
+
+    key: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    run: str
+    consortium: str
+    by: str
+    """The operator who asks."""
+    made: datetime
+    until: datetime
+    """After this it can be approved no more."""
+    state: str
+    reason: str
+    title: str
+    recipe: str
+    """sha256: what an approval is of."""
+    task: str
+    base: str
+    """Model and sha256 of its weights."""
+    rule: str
+    sites: tuple[str, ...]
+    rounds: int
+    steps: int
+    """Of one round."""
+    data: str
+    """The manifest."""
+    patients: int | None
+    """Training patients; None where they cannot be counted."""
+    leaves: Leaves | None
+    cost: WhatIf | None
+    refusals: tuple[str, ...]
+    """Why the site's own file does not allow it."""
+    changes: tuple[Change, ...] | None
+    """Since the last recipe of this name that was approved; None where there was none."""
+    software: str
+
+
+def asked(offers: Offers, run: str) -> Asked:
+    """RefusedError where the site was never offered it."""
+    home, offer = offers.home, offers.offer(run)
+    recipe = offer.recipe
+    decided = offers.decided(offer, datetime.now(UTC))
+    patients = _patients(home, offer)
+    return Asked(
+        run=run,
+        consortium=offer.consortium,
+        by=offer.by,
+        made=offer.made,
+        until=offer.until,
+        state=decided.state,
+        reason=decided.reason,
+        title=recipe.title or recipe.name,
+        recipe=recipe.sha256,
+        task=recipe.task.name,
+        base=f"{recipe.base.model} {recipe.base.sha256[:12]}",
+        rule=recipe.strategy.described(),
+        sites=tuple(sorted(offer.sites)),
+        rounds=recipe.rounds.count,
+        steps=recipe.rounds.steps,
+        data=str(home.config.data.manifest) if home.config.data else "",
+        patients=patients,
+        leaves=_leaves(home, offer),
+        cost=what_if(recipe, patients, _ledger(home), home.config.privacy) if patients else None,
+        refusals=tuple(refusals(home, offer)),
+        changes=_changes(offers, offer),
+        software=f"rainhill {rainhill.__version__}",
+    )
+
+
+def _patients(home: SiteHome, offer: Offer) -> int | None:
+    try:
+        return len(training_patients(home, offer))
+    except RainhillError:
+        # `refusals` says why.
+        return None
+
+
+def _ledger(home: SiteHome) -> Snapshot:
+    ledger = Ledger.existing(home.state, site=home.config.name)
+    return Snapshot(parsed=ledger.events()) if ledger else Snapshot()
+
+
+def _leaves(home: SiteHome, offer: Offer) -> Leaves | None:
+    try:
+        strategy = strategies.from_recipe(offer.recipe)
+    except RainhillError:
+        return None
+    # Only shapes are asked for, but a rule may decompose what it is given.
+    rng = np.random.default_rng(0)
+    start = Adapter({name: rng.standard_normal(shape, dtype=np.float32) for name, shape in offer.tensors.items()})
+    state = strategy.init(start)
+    sent = strategy.down(start, state, home.config.name)
+    tensors = strategy.uplink(sent, strategy.local(sent, state, home.config.name))
+    values = sum(int(np.prod(shape)) for shape in tensors.values())
+    section = offer.recipe.compression
+    return Leaves(
+        tensors=tensors,
+        values=values,
+        bytes=round(values * BYTES[section.encoding] * (section.share if section.encoding == "top_k" else 1)),
+        numbers=_numbers(home),
+    )
+
+
+BYTES = {"float32": 4, "bf16": 2, "int8": 1, "top_k": 8}
+"""Of a value that is sent."""
+
+
+def _numbers(home: SiteHome) -> str:
+    privacy = home.config.privacy
+    if privacy is None:
+        return "how many patients it trained on, its loss, and its AUROC on its validation patients"
+    told = f"{privacy.declared_patients} as its number of patients" if privacy.declared_patients else "no number of patients"
+    if privacy.release == "withheld":
+        return f"{told}; no loss and no metric"
+    if privacy.release == "noised":
+        return f"{told}; its loss, noised under epsilon {privacy.release_epsilon:g} of the run"
+    return f"{told}; loss and AUROC of at least {privacy.min_patients} patients"
+
+
+def _changes(offers: Offers, offer: Offer) -> tuple[Change, ...] | None:
+    before = _last_approved(offers, offer)
+    if before is None:
+        return None
+    old, new = dict(_flat(before.model_dump(mode="json"))), dict(_flat(offer.recipe.model_dump(mode="json")))
+    return tuple(
+        Change(key=key, before=old.get(key, "-"), now=new.get(key, "-")) for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+    )
+
+
+def _last_approved(offers: Offers, offer: Offer) -> Recipe | None:
+    runs = [event.run for event in offers.journal.events() if isinstance(event, Approved) and event.run != offer.run]
+    for run in reversed(runs):
+        recipe = offers.offer(run).recipe
+        if recipe.name == offer.recipe.name:
+            return recipe
+    return None
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), str(tree)

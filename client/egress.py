@@ -1,0 +1,186 @@
+"""The one door: nothing of a run leaves a site but through here.
+
+An update is held against the plan that it answers: names, shapes, dtype, finite values, length, size, and the numbers beside it. What
+leaves is written into the site's journal first. Where the policy says so, it waits for a person to release it.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import strategies
+from client.home import SiteHome
+from client.journal import Approved, Held, Journal, Left, Released, Said, Withheld, standing_hold
+from rainhill import wire
+from rainhill.adapter import Adapter
+from rainhill.errors import ProtocolError, RefusedError
+from rainhill.files import write_whole
+from rainhill.messages import Plan, Refusal, Update, Waiting
+from rainhill.offer import Offer
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 15.0
+"""After which a coordinator may ask again for an update that is held."""
+OVERHEAD = 1.2
+"""The most bytes that an update may cross in, as a multiple of its tensors' own."""
+FRAME = 64 * 1024
+"""Bytes that it may have beside them: names, and what is said of them."""
+METRICS = frozenset({"loss", "auroc"})
+"""What an evaluation may hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    home: SiteHome
+    journal: Journal
+
+    def kept(self, plan: Plan) -> Update | None:
+        """The update of this very plan that waits to be released, or was released since."""
+        path = self._held(plan)
+        if not path.exists():
+            return None
+        update = wire.answer_from_bytes(path.read_bytes())
+        assert isinstance(update, Update)
+        return update
+
+    def let_out(self, plan: Plan, offer: Offer, approved: Approved, update: Update) -> Update | Waiting | Refusal:
+        """What may leave in answer to a plan. Raises ProtocolError or RefusedError where the update is not what was approved."""
+        blob = wire.answer_to_bytes(update)
+        length = self._checked(plan, offer, update, size=len(blob))
+        digest = hashlib.sha256(blob).hexdigest()
+        if self.home.config.policy.hold:
+            held = standing_hold(self.journal.events(), plan.run, plan.round, digest)
+            if isinstance(held, Withheld):
+                return self.refused(Refusal(run=plan.run, round=plan.round, site=plan.site, reason="its update was withheld by the site"))
+            if not isinstance(held, Released):
+                return self._hold(plan, blob, digest, known=held is not None)
+        self.journal.append(
+            Left(
+                run=plan.run,
+                round=plan.round,
+                recipe=plan.recipe,
+                to=offer.consortium,
+                approved_by=approved.by,
+                update=digest,
+                size=len(blob),
+                tensors={name: array.shape for name, array in update.delta.items()},
+                norm=length,
+                numbers=_numbers(update),
+                epsilon=update.epsilon,
+            )
+        )
+        return update
+
+    def refused(self, refusal: Refusal) -> Refusal:
+        """What a site says in place of an update leaves too."""
+        self.journal.append(Said(run=refusal.run, round=refusal.round, reason=refusal.reason))
+        log.info("round %d of run %s: %s", refusal.round, refusal.run, refusal.reason)
+        return refusal
+
+    def forget(self, run: str, before: int) -> None:
+        """Held updates of rounds that are over."""
+        for path in self.home.held.glob(f"{run}.round-*.safetensors"):
+            if int(path.name.split(".round-")[1][:6]) < before:
+                path.unlink(missing_ok=True)
+
+    def _checked(self, plan: Plan, offer: Offer, update: Update, *, size: int) -> float:
+        """The update's l2 norm."""
+        recipe = offer.recipe
+        if plan.recipe != recipe.sha256:
+            raise RefusedError(f"plan is for recipe {plan.recipe[:12]}, approved was {recipe.sha256[:12]}")
+        strategy = strategies.from_recipe(recipe)
+        expected = {} if recipe.secure_aggregation else strategy.uplink(plan.adapter, plan.rule)
+        wire.check_answer(update, plan, expected)
+        room = OVERHEAD * sum(4 * int(np.prod(shape)) for shape in expected.values()) * (2 if update.variate else 1) + FRAME
+        if size > room:
+            raise ProtocolError(f"the update has {size} bytes, its tensors allow {room:.0f}")
+        unknown = set(update.evaluation.metrics) - METRICS if update.evaluation else set()
+        if unknown:
+            raise ProtocolError(f"the update tells {', '.join(sorted(unknown))}; {', '.join(sorted(METRICS))} may leave")
+        length, limit = norm(update.delta), self.home.config.policy.max_update_norm
+        if limit is not None and length > limit:
+            raise RefusedError(f"the update has l2 norm {length:.4g}, the site lets out at most {limit:g}")
+        return length
+
+    def _hold(self, plan: Plan, blob: bytes, digest: str, *, known: bool) -> Waiting:
+        if not known:
+            self.home.held.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._held(plan), blob, private=True)
+            self.journal.append(Held(run=plan.run, round=plan.round, update=digest))
+        reason = "its update waits for somebody at the site to release it"
+        return Waiting(run=plan.run, round=plan.round, site=plan.site, reason=reason, retry_s=RETRY_S)
+
+    def _held(self, plan: Plan) -> Path:
+        # By the plan: another one of the same round, after the coordinator lost its own, is another update.
+        name = hashlib.sha256(wire.plan_to_bytes(plan)).hexdigest()
+        return self.home.held / f"{plan.run}.round-{plan.round:06d}.{name[:16]}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldUpdate:
+    run: str
+    round: int
+    update: str
+    """sha256."""
+    size: int
+    """In bytes."""
+    tensors: Mapping[str, tuple[int, ...]]
+    norm: float
+    numbers: Mapping[str, float]
+
+
+def held_updates(home: SiteHome, journal: Journal) -> list[HeldUpdate]:
+    """Those that nobody has decided on."""
+    found, events = [], journal.events()
+    for path in sorted(home.held.glob("*.safetensors")):
+        blob = path.read_bytes()
+        update = wire.answer_from_bytes(blob)
+        assert isinstance(update, Update)
+        digest = hashlib.sha256(blob).hexdigest()
+        if isinstance(standing_hold(events, update.run, update.round, digest), Held):
+            shapes = {name: array.shape for name, array in update.delta.items()}
+            found.append(
+                HeldUpdate(
+                    run=update.run,
+                    round=update.round,
+                    update=digest,
+                    size=len(blob),
+                    tensors=shapes,
+                    norm=norm(update.delta),
+                    numbers=_numbers(update),
+                )
+            )
+    return found
+
+
+def decide_held(home: SiteHome, journal: Journal, run: str, number: int, *, by: str, withheld: str | None = None) -> str:
+    """Releases the held update of that round, or withholds it for the reason given; its sha256. RefusedError where none is held."""
+    found = [one for one in held_updates(home, journal) if (one.run, one.round) == (run, number)]
+    if not found:
+        others = ", ".join(f"{one.run} round {one.round}" for one in held_updates(home, journal))
+        raise RefusedError(f"run {run}, round {number}: no update is held; held are: {others or 'none'}")
+    for one in found:
+        if withheld is None:
+            journal.append(Released(run=run, round=number, update=one.update, by=by))
+        else:
+            journal.append(Withheld(run=run, round=number, update=one.update, by=by, reason=withheld))
+    return found[-1].update
+
+
+def norm(adapter: Adapter) -> float:
+    """l2, over all tensors together."""
+    return float(np.sqrt(sum(float(np.sum(np.square(array, dtype=np.float64))) for array in adapter.values())))
+
+
+def _numbers(update: Update) -> dict[str, float]:
+    """All that is told beside the tensors."""
+    told: dict[str, float | None] = {"patients": update.patients, "steps": update.steps, "loss": update.loss, "choice": update.choice}
+    if update.evaluation is not None:
+        told |= {"evaluation.patients": update.evaluation.patients}
+        told |= {f"evaluation.{name}": value for name, value in update.evaluation.metrics.items()}
+    return {name: float(value) for name, value in told.items() if value is not None}

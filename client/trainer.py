@@ -1,0 +1,135 @@
+"""A site's training, in a process of its own: what torch takes is given back when it ends, and who kills it ends no daemon.
+
+Both ends speak over a socket pair: an offer and a plan go in, in their wire form, and an answer comes out in its own.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from rainhill import wire
+from rainhill.errors import TrainerError
+from rainhill.messages import Plan, Refusal, Update
+from rainhill.supervise import end_with_parent, how_it_ended
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 600.0
+"""Without work, after which the process ends by itself."""
+TRIES = 3
+"""How often it may end over one plan."""
+STOP_S = 5.0
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """The daemon's end. One plan at a time."""
+
+    site_file: Path
+    idle_s: float = IDLE_S
+    json_logs: bool = False
+    starts: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _process: "subprocess.Popen[bytes] | None" = None
+    _line: Connection | None = None
+    _closed: bool = False
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def answer(self, offer: bytes, plan: Plan) -> Update | Refusal:
+        """`offer` is sealed. A process that was killed is started again, and does the same again. Raises TrainerError."""
+        with self._lock:
+            for _ in range(TRIES):
+                try:
+                    return wire.answer_from_bytes(self._exchange([offer, wire.plan_to_bytes(plan)]))
+                except (EOFError, OSError):
+                    ended = self._ended()
+                    if self._closed:
+                        raise TrainerError("the daemon stops") from None
+                    log.warning("the training process ended (%s) in round %d of run %s", ended, plan.round, plan.run)
+        raise TrainerError(f"the training process ended {TRIES} times in round {plan.round}, the last time by {ended}")
+
+    def close(self) -> None:
+        """Ends it, whatever it is at."""
+        self._closed = True
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        with self._lock:
+            self._ended()
+
+    def _exchange(self, parts: Sequence[bytes]) -> bytes:
+        line = self._line if self.pid is not None and self._line is not None else self._start()
+        for part in parts:
+            line.send_bytes(part)
+        return line.recv_bytes()
+
+    def _start(self) -> Connection:
+        self._ended()
+        if self._closed:
+            raise EOFError
+        ours, theirs = socket.socketpair()
+        with theirs:
+            about = {"site": str(self.site_file), "line": theirs.fileno(), "idle_s": self.idle_s, "json_logs": self.json_logs}
+            # -P: not what lies in the folder that somebody happens to be in.
+            command = [sys.executable, "-P", "-m", "client.trainer", json.dumps(about)]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+        self.starts += 1
+        self._line = Connection(ours.detach())
+        return self._line
+
+    def _ended(self) -> str:
+        """How it did, where it has; its line is closed either way."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        if self._process is None:
+            return "nothing"
+        try:
+            code = self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._process = None
+        return how_it_ended(code)
+
+
+def main(about: str) -> None:
+    """The other end: answers until the line is closed, or nothing has come for a while."""
+    from client.home import SiteHome
+    from client.workshop import Workshop
+    from rainhill import logs
+
+    said = json.loads(about)
+    logs.to_stderr(as_json=bool(said["json_logs"]))
+    # Ctrl-C at a terminal is for the daemon, which then ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    line, workshop = Connection(int(said["line"])), Workshop(SiteHome.open(Path(said["site"])))
+    try:
+        while line.poll(float(said["idle_s"])):
+            offer, plan = line.recv_bytes(), wire.plan_from_bytes(line.recv_bytes())
+            line.send_bytes(wire.answer_to_bytes(workshop.answer(offer, plan)))
+    except EOFError:
+        pass
+    # Not by way of every destructor of what was loaded: the daemon may wait.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

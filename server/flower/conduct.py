@@ -1,0 +1,217 @@
+"""Conducts one run, from its offer to its last round, in a process of its own: whatever ends it, it goes on where it was.
+
+It ends with code 0 where nothing is left to do: the run is over, was stopped, or cannot go on without somebody's help.
+"""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+import strategies
+from rainhill import signed
+from rainhill.adapter import Adapter
+from rainhill.errors import CheckpointError, DatabaseError, MergeError, ProtocolError, QuorumError, RefusedError
+from rainhill.files import held, write_whole
+from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
+from rainhill.offer import Offer, opened_offer
+from rainhill.supervise import end_with_parent, stopped_by_signals
+from server import checkpoint
+from server.database import Database
+from server.flower.link import Link, admit_only, opened_grid
+from server.flower.live import Member, collect_live
+from server.flower.offering import standings
+from server.home import Home
+from server.registry import Registry
+from server.rounds import Collect, run_rounds
+from server.runs import Runs
+from server.serve import link_of
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+log = logging.getLogger(__name__)
+
+ASK_S = 5.0
+"""Between two questions to the sites how they stand to a run that has not begun."""
+AGAIN_S = (1.0, 30.0)
+"""Before it is tried again after the SuperLink or the database was lost, or a round had too few answers: at first, and at most."""
+
+
+_NEVER = "has not been in contact since the run was offered"
+
+
+class _Stopped(Exception):  # noqa: N818 - no error
+    """The coordinator stops, or the run was stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conductor:
+    home: Home
+    link: Link
+    runs: Runs
+    registry: Registry
+    offer: Offer
+    sealed: bytes
+    key: bytes
+    """The consortium's Ed25519 private key."""
+    stop: threading.Event
+
+    @classmethod
+    def open(cls, home: Home, name: str, stop: threading.Event) -> "Conductor":
+        """CredentialError for an offer that this consortium's key has not signed."""
+        database, key = Database.open(home.database_url), home.key()
+        runs = Runs(database=database)
+        sealed = runs.run(name).offer
+        offer = opened_offer(sealed, consortium=home.config.name, public=signed.public_key(key))
+        return cls(
+            home=home,
+            link=link_of(home),
+            runs=runs,
+            registry=Registry(database=database),
+            offer=offer,
+            sealed=sealed,
+            key=key,
+            stop=stop,
+        )
+
+    def conduct(self) -> None:
+        """Until the run is over, or `stop` is set. What can be mended by waiting is waited for, and said in the run's words."""
+        pause = AGAIN_S[0]
+        while not self.stop.is_set():
+            try:
+                with opened_grid(self.link) as grid:
+                    self._begin(grid)
+                    done = self._rounds(grid)
+                result = done.adapter.fingerprint()
+                write_whole(self.home.adapter_file(result), done.adapter.to_bytes())
+                self.runs.finish(self.offer.run, result)
+                log.info("run %s is over: adapter %s", self.offer.run, result[:12])
+                return
+            except _Stopped:
+                return
+            except (MergeError, CheckpointError, RefusedError, ProtocolError) as error:
+                log.warning("run %s cannot go on: %s", self.offer.run, error)
+                self.runs.fail(self.offer.run, str(error))
+                return
+            except (QuorumError, DatabaseError, httpx.HTTPError, OSError) as error:
+                words = str(error) if isinstance(error, QuorumError | DatabaseError) else f"the SuperLink does not answer: {error}"
+                log.warning("run %s: %s; trying again in %.0f s", self.offer.run, words, pause)
+                self._says(words)
+                self.stop.wait(pause)
+                pause = min(2 * pause, AGAIN_S[1])
+
+    def _says(self, words: str) -> None:
+        try:
+            self.runs.says(self.offer.run, words)
+        except DatabaseError as error:
+            log.warning("run %s: %s", self.offer.run, error)
+
+    def _begin(self, grid: "Grid") -> None:
+        """Waits until every site has decided, or the offer's time is over; an operator may begin it before."""
+        quorum = max(self.offer.recipe.rounds.quorum, strategies.from_recipe(self.offer.recipe).min_sites())
+        while self.runs.run(self.offer.run).state == "offered":
+            self._ask(grid, self._members())
+            known = self.runs.standings(self.offer.run)
+            approved = [site for site, one in known.items() if one.state == "approved"]
+            undecided = [site for site, one in known.items() if one.state not in {"approved", "refused"}]
+            over = datetime.now(UTC) > self.offer.until
+            if len(approved) >= quorum and (over or not undecided):
+                self.runs.begin(self.offer.run)
+                return
+            if over or len(approved) + len(undecided) < quorum:
+                raise RefusedError(f"{len(approved)} of {len(known)} sites have approved it, the quorum is {quorum}")
+            self._says(f"{len(approved)} of {len(known)} sites have approved it; yet to decide: {', '.join(sorted(undecided))}")
+            if self.stop.wait(ASK_S):
+                raise _Stopped
+        if self.runs.run(self.offer.run).state != "running":
+            raise _Stopped
+
+    def _rounds(self, grid: "Grid") -> checkpoint.Checkpoint:
+        recipe = self.offer.recipe
+        first = Adapter.from_bytes(self.home.adapter_file(self.offer.adapter).read_bytes())
+        folder = self.home.runs / self.offer.run
+        self._catch_up(folder)
+
+        def on_round(record: RoundRecord) -> None:
+            self._record(folder, record)
+            self._says(f"round {record.round} of {recipe.rounds.count} is done")
+
+        return run_rounds(
+            recipe,
+            strategies.from_recipe(recipe),
+            first,
+            run=self.offer.run,
+            sites=sorted(self.offer.sites),
+            collect=self._collect(grid),
+            folder=folder,
+            on_round=on_round,
+        )
+
+    def _catch_up(self, folder: Path) -> None:
+        """A round whose checkpoint was written just before an end is not in the database yet."""
+        latest = checkpoint.latest(folder, recipe=self.offer.recipe.sha256, run=self.offer.run)
+        known = {record.round for record in self.runs.rounds(self.offer.run)}
+        for record in latest.history if latest else ():
+            if record.round not in known:
+                self._record(folder, record)
+
+    def _record(self, folder: Path, record: RoundRecord) -> None:
+        adapter = checkpoint.load(checkpoint.path_of(folder, record.round)).adapter
+        self.runs.record(self.offer.run, record, adapter=adapter.fingerprint())
+
+    def _collect(self, grid: "Grid") -> Collect:
+        def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
+            members = self._members()
+            self._ask(grid, members, number=next(iter(plans.values())).round)
+            known = self.runs.standings(self.offer.run)
+            asked = {site: plan for site, plan in plans.items() if site in members and known[site].state == "approved"}
+            for site, plan in plans.items():
+                if site not in asked:
+                    reason = (known[site].reason or _NEVER) if site in members else "was revoked"
+                    yield Refusal(run=plan.run, round=plan.round, site=site, reason=reason)
+            deadline_s = self.offer.recipe.rounds.deadline_s
+            yield from collect_live(grid, members, key=self.key, deadline_s=deadline_s, meanwhile=self._look)(asked)
+
+        return collect
+
+    def _ask(self, grid: "Grid", members: Mapping[SiteId, Member], *, number: int = 0) -> None:
+        """Those in contact, how they stand; of the others what they last said still holds."""
+        for site, said in standings(grid, members, self.sealed, self.offer, number=number).items():
+            if isinstance(said, str):
+                log.warning("run %s: %s: %s", self.offer.run, site, said)
+            elif self.runs.stand(self.offer.run, site, said.state, said.reason):
+                log.info("run %s: %s: %s %s", self.offer.run, site, said.state, said.reason)
+
+    def _members(self) -> dict[SiteId, Member]:
+        """The sites of the offer that still belong to the consortium, by the keys that they have now."""
+        active = self.registry.active()
+        nodes = admit_only(self.link, {name: site.node_key.encode() for name, site in active.items()})
+        return {name: Member(node=nodes[name], signing_key=active[name].signing_key) for name in self.offer.sites if name in active}
+
+    def _look(self) -> None:
+        if self.stop.is_set():
+            raise _Stopped
+
+
+def main(about: str) -> None:
+    from rainhill import logs
+
+    said = json.loads(about)
+    logs.to_stderr(as_json=bool(said["json_logs"]))
+    end_with_parent()
+    home, name, stop = Home.open(Path(said["home"])), str(said["run"]), stopped_by_signals()
+    with held(home.runs / name / "conduct.lock", f"the conductor of {name}"):
+        logs.quieten()
+        Conductor.open(home, name, stop).conduct()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
