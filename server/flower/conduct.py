@@ -37,7 +37,8 @@ from server.serve import link_of
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("server.flower.conduct")
+"""By that name also where it is the program."""
 
 ASK_S = 5.0
 """Between two questions to the sites how they stand to a run that has not begun."""
@@ -98,8 +99,7 @@ class Conductor:
             except _Stopped:
                 return
             except (MergeError, CheckpointError, RefusedError, ProtocolError) as error:
-                log.warning("run %s cannot go on: %s", self.offer.run, error)
-                self.runs.fail(self.offer.run, str(error))
+                self._fails(str(error))
                 return
             except (QuorumError, DatabaseError, httpx.HTTPError, OSError) as error:
                 words = str(error) if isinstance(error, QuorumError | DatabaseError) else f"the SuperLink does not answer: {error}"
@@ -108,11 +108,19 @@ class Conductor:
                 self.stop.wait(pause)
                 pause = min(2 * pause, AGAIN_S[1])
 
+    def _fails(self, words: str) -> None:
+        log.warning("run %s cannot go on: %s", self.offer.run, words)
+        try:
+            self.runs.fail(self.offer.run, words)
+        except RefusedError as error:
+            # An operator was faster.
+            log.info("%s", error)
+
     def _says(self, words: str) -> None:
         try:
             self.runs.says(self.offer.run, words)
-        except DatabaseError as error:
-            log.warning("run %s: %s", self.offer.run, error)
+        except (DatabaseError, RefusedError) as error:
+            log.info("run %s: %s", self.offer.run, error)
 
     def _begin(self, grid: "Grid") -> None:
         """Waits until every site has decided, or the offer's time is over; an operator may begin it before."""
