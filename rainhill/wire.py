@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
+from pydantic_core import to_json
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -18,11 +19,14 @@ from rainhill.compression import Encoding, pack, unpack
 from rainhill.config import Section
 from rainhill.errors import ProtocolError
 from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, SecureMessage, Update, Waiting
+from rainhill.versions import VERSION as VERSION
+from rainhill.versions import VERSIONS as VERSIONS
+from rainhill.versions import agreed as agreed
+from rainhill.versions import check_version, downgraded, upgraded
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-VERSION = 3
 LARGEST = 1e6
 """Of any value of a tensor: far above what training reaches, and far below where sums of squares of many sites overflow."""
 _HEADER = "rainhill"
@@ -102,7 +106,13 @@ class _SecureHeader(Section):
     phase: Annotated[int, Field(ge=0, le=4)]
 
 
-def plan_to_bytes(plan: Plan) -> bytes:
+def version_of(blob: bytes) -> int:
+    """Of any message. An answer is written in the version that its plan came in."""
+    return check_version(_raw_header(blob).get("version"))
+
+
+def plan_to_bytes(plan: Plan, *, version: int = VERSION) -> bytes:
+    """ProtocolError that names the field where an older version cannot say it; the same holds of the other writers."""
     rule = plan.rule
     header = _PlanHeader(
         run=plan.run,
@@ -123,7 +133,7 @@ def plan_to_bytes(plan: Plan) -> bytes:
         arrays |= {_choice(number) + name: array for name, array in choice.items()}
     if rule.correction is not None:
         arrays |= {_CORRECTION + name: array for name, array in rule.correction.items()}
-    return _to_bytes(header, arrays)
+    return _to_bytes(header, arrays, version)
 
 
 def plan_from_bytes(blob: bytes) -> Plan:
@@ -149,13 +159,12 @@ def plan_from_bytes(blob: bytes) -> Plan:
     return Plan(run=header.run, recipe=header.recipe, round=header.round, site=header.site, adapter=adapter, rule=rule, choices=choices)
 
 
-def answer_to_bytes(answer: Update | Refusal | Waiting) -> bytes:
+def answer_to_bytes(answer: Update | Refusal | Waiting, *, version: int = VERSION) -> bytes:
     if isinstance(answer, Waiting):
-        return _to_bytes(
-            _WaitingHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason, retry_s=answer.retry_s), {}
-        )
+        waiting = _WaitingHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason, retry_s=answer.retry_s)
+        return _to_bytes(waiting, {}, version)
     if isinstance(answer, Refusal):
-        return _to_bytes(_RefusalHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason), {})
+        return _to_bytes(_RefusalHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason), {}, version)
     evaluation = answer.evaluation
     header = _UpdateHeader(
         run=answer.run,
@@ -171,7 +180,7 @@ def answer_to_bytes(answer: Update | Refusal | Waiting) -> bytes:
         evaluation=evaluation and _EvaluationHeader(patients=evaluation.patients, metrics=dict(evaluation.metrics)),
     )
     variate = {_VARIATE + name: array for name, array in (answer.variate or {}).items()}
-    return _to_bytes(header, pack(answer.delta, answer.encoding, share=answer.share) | variate)
+    return _to_bytes(header, pack(answer.delta, answer.encoding, share=answer.share) | variate, version)
 
 
 def answer_from_bytes(blob: bytes) -> Update | Refusal:
@@ -207,9 +216,9 @@ def live_answer_from_bytes(blob: bytes) -> Update | Refusal | Waiting:
     return Waiting(run=waiting.run, round=waiting.round, site=waiting.site, reason=waiting.reason, retry_s=waiting.retry_s)
 
 
-def secure_to_bytes(message: SecureMessage) -> bytes:
+def secure_to_bytes(message: SecureMessage, *, version: int = VERSION) -> bytes:
     header = _SecureHeader(run=message.run, round=message.round, site=message.site, phase=message.phase)
-    return _to_bytes(header, {_BODY: np.frombuffer(message.body, dtype=np.uint8)})
+    return _to_bytes(header, {_BODY: np.frombuffer(message.body, dtype=np.uint8)}, version)
 
 
 def secure_from_bytes(blob: bytes) -> SecureMessage | Refusal:
@@ -253,9 +262,10 @@ def from_record(record: "RecordDict") -> bytes:
         raise ProtocolError(f"a message without the record {_RECORD!r}: {', '.join(record) or 'empty'}") from error
 
 
-def _to_bytes(header: Section, arrays: dict[str, Any]) -> bytes:
+def _to_bytes(header: Section, arrays: dict[str, Any], version: int) -> bytes:
     tensors = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    return bytes(save(tensors, metadata={_HEADER: header.model_dump_json()}))
+    written = to_json(downgraded(header.model_dump(mode="json"), version)).decode()
+    return bytes(save(tensors, metadata={_HEADER: written}))
 
 
 def _raw_header(blob: bytes) -> dict[str, Any]:
@@ -268,8 +278,7 @@ def _raw_header(blob: bytes) -> dict[str, Any]:
         raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): {error}") from error
     if not isinstance(header, dict):
         raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): its header is no object")
-    if header.get("version") != VERSION:
-        raise ProtocolError(f"message version {header.get('version')!r} is not {VERSION}")
+    check_version(header.get("version"))
     return header
 
 
@@ -278,7 +287,7 @@ def _kind(blob: bytes) -> object:
 
 
 def _from_bytes(blob: bytes, model: type[Any]) -> tuple[Any, dict[str, Array]]:
-    raw = _raw_header(blob)
+    raw = upgraded(_raw_header(blob))
     try:
         header = model.model_validate(raw)
     except ValidationError as error:
