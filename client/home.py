@@ -177,7 +177,7 @@ def _request(home: SiteHome, identity: Identity) -> bytes:
         "signing_key": identity.signing_public.hex(),
         "made": datetime.now(UTC),
         "software": f"rainhill {rainhill.__version__}",
-        "protocols": (wire.VERSION,),
+        "protocols": wire.VERSIONS,
     }
     return sealed_request(parse(about, SiteRequest, origin=str(home.file)), signing=identity.signing, node=identity.node)
 

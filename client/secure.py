@@ -43,16 +43,16 @@ def hide(masker: Masker, plan: Plan, update: Update) -> Update:
 
 def respond(blob: bytes, masker: Masker) -> bytes:
     """The answer to one exchange, or the site's refusal."""
-    message = wire.secure_from_bytes(blob)
+    message, version = wire.secure_from_bytes(blob), wire.version_of(blob)
     if isinstance(message, Refusal):
         raise RefusedError(f"{masker.site}: is sent a refusal, and is no coordinator")
     try:
         body = _EXCHANGES[message.phase](masker, message)
     except RainhillError as error:
         reason = str(error)
-        return wire.answer_to_bytes(Refusal(run=message.run, round=message.round, site=masker.site, reason=reason))
+        return wire.answer_to_bytes(Refusal(run=message.run, round=message.round, site=masker.site, reason=reason), version=version)
     answer = SecureMessage(run=message.run, round=message.round, site=masker.site, phase=message.phase, body=body)
-    return wire.secure_to_bytes(answer)
+    return wire.secure_to_bytes(answer, version=version)
 
 
 def _advertise(masker: Masker, message: SecureMessage) -> bytes:

@@ -57,13 +57,15 @@ class Adapter(Mapping[str, Array]):
                 raise ProtocolError(f"{name}: dtype {array.dtype} is not a floating-point one")
             array.flags.writeable = False
             self._arrays[name] = array
+        # Of all, before any is compared with another.
+        for name, array in self._arrays.items():
+            if split_name(name)[1] and array.ndim != 2:
+                raise ProtocolError(f"{name}: a LoRA factor has two dimensions, not {array.ndim}")
         for name in self._arrays:
             self._check_pair(name)
 
     def _check_pair(self, name: str) -> None:
         module, suffix = split_name(name)
-        if suffix and self._arrays[name].ndim != 2:
-            raise ProtocolError(f"{name}: a LoRA factor has two dimensions, not {self._arrays[name].ndim}")
         for suffix_a, suffix_b in _PAIRS:
             a, b = self._arrays.get(module + suffix_a), self._arrays.get(module + suffix_b)
             if suffix == suffix_a and b is not None and self._arrays[name].shape[0] != b.shape[-1]:
@@ -151,7 +153,8 @@ class Adapter(Mapping[str, Array]):
     def from_bytes(cls, data: bytes) -> "Adapter":
         try:
             return cls(load(data))
-        except (SafetensorError, ValueError, TypeError) as error:
+        # KeyError: a dtype that numpy does not have.
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ProtocolError(f"not a safetensors adapter: {error}") from error
 
     def fingerprint(self) -> str:

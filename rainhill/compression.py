@@ -16,13 +16,17 @@ Encoding = Literal["float32", "bf16", "int8", "top_k"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 _BF16, _INT8, _SCALE, _VALUES, _PLACES, _SHAPE = "#bf16", "#int8", "#scale", "#values", "#places", "#shape"
+_MARKS: dict[Encoding, tuple[str, ...]] = {"float32": ("",), "bf16": (_BF16,), "int8": (_INT8, _SCALE), "top_k": (_PLACES, _VALUES, _SHAPE)}
+"""What stands behind a tensor's name; the first of each is what the others go with."""
 _SIDES = 8
-_LARGEST = 2**28
-"""Entries of a tensor that a message may ask to be unpacked."""
+SMALLEST_SHARE = 0.001
+"""Of its entries that a tensor may be packed to: what is unpacked is then at most so many times larger than what came."""
 
 
 def pack(adapter: Adapter, encoding: Encoding, *, share: float = 0.1) -> dict[str, Array]:
     """What crosses in place of the float32 arrays; `top_k` keeps this share of each tensor's entries, at least one."""
+    if not SMALLEST_SHARE <= share <= 1:
+        raise ProtocolError(f"share {share} is not one of {SMALLEST_SHARE} to 1")
     packed: dict[str, Array] = {}
     for name, array in adapter.items():
         values = array.astype(np.float32)
@@ -40,43 +44,56 @@ def pack(adapter: Adapter, encoding: Encoding, *, share: float = 0.1) -> dict[st
     return packed
 
 
-def unpack(packed: Mapping[str, Array]) -> Adapter:
-    """The float32 arrays again; ProtocolError where what came is not what `pack` makes."""
+def unpack(packed: Mapping[str, Array], encoding: Encoding) -> Adapter:
+    """The float32 arrays again; ProtocolError where what came is not what `pack` makes in this encoding."""
     arrays: dict[str, Array] = {}
-    for key, array in packed.items():
-        name, mark, kind = key.rpartition("#")
-        if not mark:
-            arrays[key] = array
-        elif mark + kind == _BF16:
-            arrays[name] = _from_bf16(_of(array, np.uint16, key))
-        elif mark + kind == _INT8:
-            scale = _of(_partner(packed, name + _SCALE), np.float32, name + _SCALE)
-            if scale.shape != (1,):
-                raise ProtocolError(f"{name}{_SCALE}: shape {scale.shape} is not (1,)")
-            arrays[name] = _of(array, np.int8, key).astype(np.float32) * scale[0]
-        elif mark + kind == _PLACES:
-            arrays[name] = _scattered(name, _of(array, np.uint32, key), packed)
-        elif mark + kind not in (_SCALE, _VALUES, _SHAPE):
-            raise ProtocolError(f"{key}: no encoding is called {kind!r}")
+    main = _MARKS[encoding][0]
+    for key in packed:
+        name, mark = _parted(key)
+        if mark not in _MARKS[encoding]:
+            raise ProtocolError(f"{key}: is not of encoding {encoding}")
+        if mark == main:
+            arrays[name] = _unpacked(name, encoding, packed)
+        elif name + main not in packed:
+            raise ProtocolError(f"{name + main}: missing, and {key} is there")
     return Adapter(arrays)
+
+
+def _unpacked(name: str, encoding: Encoding, packed: Mapping[str, Array]) -> Array:
+    if encoding == "bf16":
+        return _from_bf16(_of(packed, name + _BF16, np.uint16))
+    if encoding == "int8":
+        scale = _of(packed, name + _SCALE, np.float32)
+        if scale.shape != (1,):
+            raise ProtocolError(f"{name}{_SCALE}: shape {scale.shape} is not (1,)")
+        # What overflows is no number any more, and refused as such.
+        with np.errstate(all="ignore"):
+            return np.asarray(_of(packed, name + _INT8, np.int8).astype(np.float32) * scale[0])
+    return packed[name] if encoding == "float32" else _scattered(name, packed)
+
+
+def _parted(key: str) -> tuple[str, str]:
+    name, mark, kind = key.rpartition("#")
+    return (name, mark + kind) if mark else (key, "")
 
 
 def lossy(adapter: Adapter, encoding: Encoding, *, share: float = 0.1) -> Adapter:
     """What arrives of it."""
-    return unpack(pack(adapter, encoding, share=share))
+    return unpack(pack(adapter, encoding, share=share), encoding)
 
 
-def _scattered(name: str, places: Array, packed: Mapping[str, Array]) -> Array:
-    values = _of(_partner(packed, name + _VALUES), np.float32, name + _VALUES)
-    sides = _of(_partner(packed, name + _SHAPE), np.uint32, name + _SHAPE)
+def _scattered(name: str, packed: Mapping[str, Array]) -> Array:
+    places = _of(packed, name + _PLACES, np.uint32)
+    values = _of(packed, name + _VALUES, np.float32)
+    sides = _of(packed, name + _SHAPE, np.uint32)
     if sides.ndim != 1 or len(sides) > _SIDES:
         raise ProtocolError(f"{name}{_SHAPE}: shape {sides.shape} is not a list of at most {_SIDES} sides")
     shape = tuple(map(int, sides))
     size = int(np.prod(shape, dtype=np.float64))
-    if size > _LARGEST:
-        raise ProtocolError(f"{name}: {size} entries are more than {_LARGEST}")
     if values.shape != places.shape or places.ndim != 1:
         raise ProtocolError(f"{name}: {values.shape} values at {places.shape} places")
+    if len(places) < SMALLEST_SHARE * size:
+        raise ProtocolError(f"{name}: {len(places)} of {size:.4g} entries are less than a share of {SMALLEST_SHARE}")
     if len(places) and (int(places.max()) >= size or len(np.unique(places)) != len(places)):
         raise ProtocolError(f"{name}: places up to {int(places.max())}, or twice the same, among {size} entries")
     flat = np.zeros(size, np.float32)
@@ -101,13 +118,9 @@ def _from_bf16(halves: Array) -> Array:
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
-def _of(array: Array, dtype: type, name: str) -> Array:
-    if array.dtype != dtype:
-        raise ProtocolError(f"{name}: dtype {array.dtype} is not {np.dtype(dtype)}")
-    return array
-
-
-def _partner(packed: Mapping[str, Array], key: str) -> Array:
+def _of(packed: Mapping[str, Array], key: str, dtype: type) -> Array:
     if key not in packed:
         raise ProtocolError(f"{key}: missing")
+    if packed[key].dtype != dtype:
+        raise ProtocolError(f"{key}: dtype {packed[key].dtype} is not {np.dtype(dtype)}")
     return packed[key]

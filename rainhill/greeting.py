@@ -29,7 +29,7 @@ class Greeting(Document):
 def sealed_greeting(site: str, nonce: bytes, private: bytes) -> bytes:
     """`private` is the site's Ed25519 key."""
     said = Greeting(
-        site=site, software=f"rainhill {rainhill.__version__}", protocols=(wire.VERSION,), time=datetime.now(UTC), nonce=nonce.hex()
+        site=site, software=f"rainhill {rainhill.__version__}", protocols=wire.VERSIONS, time=datetime.now(UTC), nonce=nonce.hex()
     )
     return signed.sealed(said.canonical(), private, purpose=GREETING)
 

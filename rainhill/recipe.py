@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from rainhill.compression import Encoding
+from rainhill.compression import SMALLEST_SHARE, Encoding
 from rainhill.config import Name, Positive, Section, read_toml
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -161,7 +161,7 @@ class CompressionSection(Section):
     """How the tensors of an update cross."""
 
     encoding: Encoding = "float32"
-    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    share: Annotated[float, Field(ge=SMALLEST_SHARE, le=1)] = 0.1
     """Of a tensor's entries that `top_k` sends."""
     error_feedback: bool = False
     """Whether what was lost is sent with the next round's. For rounds of one step or a few: in more, a site learns what was lost anew, and

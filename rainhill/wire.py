@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
+from pydantic_core import to_json
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from rainhill.adapter import Adapter, Array, check_shapes
-from rainhill.compression import Encoding, pack, unpack
+from rainhill.compression import SMALLEST_SHARE, Encoding, pack, unpack
 from rainhill.config import Section
 from rainhill.errors import ProtocolError
 from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, SecureMessage, Update, Waiting
+from rainhill.text import shown
+from rainhill.versions import VERSION as VERSION
+from rainhill.versions import VERSIONS as VERSIONS
+from rainhill.versions import agreed as agreed
+from rainhill.versions import check_version, downgraded, upgraded
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-VERSION = 3
 LARGEST = 1e6
 """Of any value of a tensor: far above what training reaches, and far below where sums of squares of many sites overflow."""
+_LARGEST_HEADER = 2**24
+"""Bytes: of far more tensors than any adapter has. JSON takes many times its size when it is read."""
 _HEADER = "rainhill"
 _RECORD = "rainhill"
 _CORRECTION = "correction/"
@@ -33,24 +40,24 @@ _VARIATE = "variate/"
 _BODY = "body"
 
 
+Count = Annotated[int, Field(ge=0, le=10**9)]
+
+
 class _PlanHeader(Section):
     kind: Literal["plan"] = "plan"
     version: int = VERSION
     run: str
     recipe: str
-    round: int
+    round: Count
     site: str
     train: tuple[Factor, ...]
     send: tuple[Factor, ...]
-    mu: float
+    mu: Annotated[float, Field(ge=0)]
     keep: tuple[str, ...]
     alternate: bool
     variate: bool
-    kept_first: int
-    choices: int
-
-
-Count = Annotated[int, Field(ge=0, le=10**9)]
+    kept_first: Count
+    choices: Annotated[int, Field(ge=0, le=1000)]
 
 
 class _EvaluationHeader(Section):
@@ -62,14 +69,14 @@ class _UpdateHeader(Section):
     kind: Literal["update"] = "update"
     version: int = VERSION
     run: str
-    round: int
+    round: Count
     site: str
     patients: Count | None
     steps: Count
     loss: float | None
     epsilon: Annotated[float, Field(ge=0)] | None
     encoding: Encoding
-    share: Annotated[float, Field(gt=0, le=1)]
+    share: Annotated[float, Field(ge=SMALLEST_SHARE, le=1)]
     choice: Count
     evaluation: _EvaluationHeader | None
 
@@ -78,7 +85,7 @@ class _RefusalHeader(Section):
     kind: Literal["refusal"] = "refusal"
     version: int = VERSION
     run: str
-    round: int
+    round: Count
     site: str
     reason: str
 
@@ -87,7 +94,7 @@ class _WaitingHeader(Section):
     kind: Literal["waiting"] = "waiting"
     version: int = VERSION
     run: str
-    round: int
+    round: Count
     site: str
     reason: str
     retry_s: Annotated[float, Field(ge=0, le=86_400)]
@@ -97,12 +104,18 @@ class _SecureHeader(Section):
     kind: Literal["secure"] = "secure"
     version: int = VERSION
     run: str
-    round: int
+    round: Count
     site: str
     phase: Annotated[int, Field(ge=0, le=4)]
 
 
-def plan_to_bytes(plan: Plan) -> bytes:
+def version_of(blob: bytes) -> int:
+    """Of any message. An answer is written in the version that its plan came in."""
+    return check_version(_raw_header(blob).get("version"))
+
+
+def plan_to_bytes(plan: Plan, *, version: int = VERSION) -> bytes:
+    """ProtocolError that names the field where an older version cannot say it; the same holds of the other writers."""
     rule = plan.rule
     header = _PlanHeader(
         run=plan.run,
@@ -123,7 +136,7 @@ def plan_to_bytes(plan: Plan) -> bytes:
         arrays |= {_choice(number) + name: array for name, array in choice.items()}
     if rule.correction is not None:
         arrays |= {_CORRECTION + name: array for name, array in rule.correction.items()}
-    return _to_bytes(header, arrays)
+    return _to_bytes(header, arrays, version)
 
 
 def plan_from_bytes(blob: bytes) -> Plan:
@@ -146,16 +159,19 @@ def plan_from_bytes(blob: bytes) -> Plan:
     choices = tuple(_named(arrays, _choice(number)) for number in range(1, header.choices + 1))
     for choice in choices:
         _check_tensors(choice, {name: array.shape for name, array in adapter.items()})
+    if len(adapter) + len(correction) + sum(map(len, choices)) < len(arrays):
+        known = (_ADAPTER, _CORRECTION, *(_choice(number) for number in range(1, header.choices + 1)))
+        unknown = next(name for name in arrays if not name.startswith(known))
+        raise ProtocolError(f"{shown(unknown)}: a plan of {header.choices} choices has no such tensor")
     return Plan(run=header.run, recipe=header.recipe, round=header.round, site=header.site, adapter=adapter, rule=rule, choices=choices)
 
 
-def answer_to_bytes(answer: Update | Refusal | Waiting) -> bytes:
+def answer_to_bytes(answer: Update | Refusal | Waiting, *, version: int = VERSION) -> bytes:
     if isinstance(answer, Waiting):
-        return _to_bytes(
-            _WaitingHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason, retry_s=answer.retry_s), {}
-        )
+        waiting = _WaitingHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason, retry_s=answer.retry_s)
+        return _to_bytes(waiting, {}, version)
     if isinstance(answer, Refusal):
-        return _to_bytes(_RefusalHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason), {})
+        return _to_bytes(_RefusalHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason), {}, version)
     evaluation = answer.evaluation
     header = _UpdateHeader(
         run=answer.run,
@@ -171,23 +187,24 @@ def answer_to_bytes(answer: Update | Refusal | Waiting) -> bytes:
         evaluation=evaluation and _EvaluationHeader(patients=evaluation.patients, metrics=dict(evaluation.metrics)),
     )
     variate = {_VARIATE + name: array for name, array in (answer.variate or {}).items()}
-    return _to_bytes(header, pack(answer.delta, answer.encoding, share=answer.share) | variate)
+    return _to_bytes(header, pack(answer.delta, answer.encoding, share=answer.share) | variate, version)
 
 
 def answer_from_bytes(blob: bytes) -> Update | Refusal:
     """The message as sent; `check_answer` then holds it against the Plan that it answers."""
     if _kind(blob) == "refusal":
-        refusal, _ = _from_bytes(blob, _RefusalHeader)
+        refusal = _bare(blob, _RefusalHeader)
         return Refusal(run=refusal.run, round=refusal.round, site=refusal.site, reason=refusal.reason)
     header, packed = _from_bytes(blob, _UpdateHeader)
-    arrays = unpack(packed)
+    delta = {name: array for name, array in packed.items() if not name.startswith(_VARIATE)}
+    variate = {name.removeprefix(_VARIATE): array for name, array in packed.items() if name not in delta}
     evaluation = header.evaluation
     return Update(
         run=header.run,
         round=header.round,
         site=header.site,
-        delta=arrays.only(lambda name: not name.startswith(_VARIATE)),
-        variate=_named(arrays, _VARIATE) or None,
+        delta=unpack(delta, header.encoding),
+        variate=Adapter(variate) if variate else None,
         patients=header.patients,
         steps=header.steps,
         loss=header.loss,
@@ -203,13 +220,13 @@ def live_answer_from_bytes(blob: bytes) -> Update | Refusal | Waiting:
     """As `answer_from_bytes`, of a site over the network, which may ask for time."""
     if _kind(blob) != "waiting":
         return answer_from_bytes(blob)
-    waiting, _ = _from_bytes(blob, _WaitingHeader)
+    waiting = _bare(blob, _WaitingHeader)
     return Waiting(run=waiting.run, round=waiting.round, site=waiting.site, reason=waiting.reason, retry_s=waiting.retry_s)
 
 
-def secure_to_bytes(message: SecureMessage) -> bytes:
+def secure_to_bytes(message: SecureMessage, *, version: int = VERSION) -> bytes:
     header = _SecureHeader(run=message.run, round=message.round, site=message.site, phase=message.phase)
-    return _to_bytes(header, {_BODY: np.frombuffer(message.body, dtype=np.uint8)})
+    return _to_bytes(header, {_BODY: np.frombuffer(message.body, dtype=np.uint8)}, version)
 
 
 def secure_from_bytes(blob: bytes) -> SecureMessage | Refusal:
@@ -219,7 +236,7 @@ def secure_from_bytes(blob: bytes) -> SecureMessage | Refusal:
         assert isinstance(answer, Refusal)
         return answer
     header, packed = _from_bytes(blob, _SecureHeader)
-    if set(packed) != {_BODY} or packed[_BODY].dtype != np.uint8:
+    if set(packed) != {_BODY} or packed[_BODY].dtype != np.uint8 or packed[_BODY].ndim != 1:
         raise ProtocolError(f"{header.site}: a message of secure aggregation holds {', '.join(sorted(packed)) or 'nothing'}, not its body")
     return SecureMessage(run=header.run, round=header.round, site=header.site, phase=header.phase, body=packed[_BODY].tobytes())
 
@@ -253,23 +270,25 @@ def from_record(record: "RecordDict") -> bytes:
         raise ProtocolError(f"a message without the record {_RECORD!r}: {', '.join(record) or 'empty'}") from error
 
 
-def _to_bytes(header: Section, arrays: dict[str, Any]) -> bytes:
+def _to_bytes(header: Section, arrays: dict[str, Any], version: int) -> bytes:
     tensors = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    return bytes(save(tensors, metadata={_HEADER: header.model_dump_json()}))
+    written = to_json(downgraded(header.model_dump(mode="json"), version)).decode()
+    return bytes(save(tensors, metadata={_HEADER: written}))
 
 
 def _raw_header(blob: bytes) -> dict[str, Any]:
     # safetensors: 8 bytes of little-endian length, then a JSON object whose "__metadata__" is ours.
+    length = int.from_bytes(blob[:8], "little")
+    if length > _LARGEST_HEADER:
+        raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): a header of {length} bytes is larger than {_LARGEST_HEADER}")
     try:
-        length = int.from_bytes(blob[:8], "little")
-        metadata = json.loads(blob[8 : 8 + length])["__metadata__"]
-        header = json.loads(metadata[_HEADER])
+        metadata = json.loads(blob[8 : 8 + length], object_pairs_hook=_each_once)["__metadata__"]
+        header = json.loads(metadata[_HEADER], object_pairs_hook=_each_once)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): {error}") from error
+        raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): {shown(str(error))}") from error
     if not isinstance(header, dict):
         raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): its header is no object")
-    if header.get("version") != VERSION:
-        raise ProtocolError(f"message version {header.get('version')!r} is not {VERSION}")
+    check_version(header.get("version"))
     return header
 
 
@@ -277,19 +296,37 @@ def _kind(blob: bytes) -> object:
     return _raw_header(blob).get("kind")
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values by one name, one reader takes the first and another the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
+
+
 def _from_bytes(blob: bytes, model: type[Any]) -> tuple[Any, dict[str, Array]]:
-    raw = _raw_header(blob)
+    raw = upgraded(_raw_header(blob))
     try:
-        header = model.model_validate(raw)
+        # As JSON and strictly: no true for 1, no "1" for 1, no lone surrogate.
+        header = model.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ProtocolError(f"message header, {key} = {first['input']!r}: {first['msg']}") from error
+        key = shown(".".join(str(part) for part in first["loc"]))
+        raise ProtocolError(f"message header, {key} = {shown(repr(first['input']))}: {first['msg']}") from error
+    except RecursionError as error:
+        raise ProtocolError(f"not a Rainhill message ({len(blob)} bytes): its header is nested too deeply") from error
     try:
         return header, load(blob)
     # KeyError: a dtype that numpy does not have.
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise ProtocolError(f"not a safetensors message: {error}") from error
+        raise ProtocolError(f"not a safetensors message: {shown(str(error))}") from error
+
+
+def _bare(blob: bytes, model: type[Any]) -> Any:
+    header, packed = _from_bytes(blob, model)
+    if packed:
+        raise ProtocolError(f"{shown(min(packed))}: a {header.kind} holds no tensor")
+    return header
 
 
 def _choice(number: int) -> str:

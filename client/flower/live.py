@@ -37,7 +37,7 @@ def live_app(site: SiteId, answer: Answer, *, stand: Stand, signing: bytes, cons
     @app.train()
     def train(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both
         blob = unstamped(wire.from_record(message.content), consortium, purpose=PLAN)
-        given = once(blob, lambda: wire.answer_to_bytes(_answered(site, answer, wire.plan_from_bytes(blob))))
+        given = once(blob, lambda: _in_version(wire.version_of(blob), _answered(site, answer, wire.plan_from_bytes(blob))))
         return Message(wire.to_record(stamped(given, signing, purpose=ANSWER)), reply_to=message)
 
     return app
@@ -53,6 +53,15 @@ def _answered(site: SiteId, answer: Answer, plan: Plan) -> Update | Refusal | Wa
     except Exception:
         log.exception("round %d of run %s failed", plan.round, plan.run)
     return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=UNTOLD)
+
+
+def _in_version(version: int, given: Update | Refusal | Waiting) -> bytes:
+    """Written as the plan was; what that version cannot say is refused, and the coordinator told why."""
+    try:
+        return wire.answer_to_bytes(given, version=version)
+    except ProtocolError as error:
+        log.warning("round %d of run %s: %s", given.round, given.run, error)
+        return wire.answer_to_bytes(Refusal(run=given.run, round=given.round, site=given.site, reason=str(error)), version=version)
 
 
 class _Once:

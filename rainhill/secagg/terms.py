@@ -130,17 +130,22 @@ def agree(
     )
 
 
+# Bounded before anything is multiplied or shown: Python neither multiplies whole numbers of any size in time, nor writes them out.
+_Count = Annotated[int, Field(ge=0, le=10**9)]
+_Side = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
 class _Terms(Section):
     run: str
-    round: int
-    weights: dict[str, int]
-    shapes: dict[str, tuple[Annotated[int, Field(ge=0)], ...]]
+    round: _Count
+    weights: dict[str, _Count]
+    shapes: dict[str, Annotated[tuple[_Side, ...], Field(max_length=8)]]
     bound: float
-    levels: int
+    levels: Annotated[int, Field(ge=0, le=2**63)]
     ring: Ring
-    quorum: int
-    degree: int
-    threshold: int
+    quorum: _Count
+    degree: _Count
+    threshold: _Count
 
     def canonical(self) -> bytes:
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()

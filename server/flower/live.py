@@ -14,6 +14,7 @@ from rainhill import wire
 from rainhill.errors import CredentialError, ProtocolError
 from rainhill.messages import Plan, Refusal, SiteId, Update, Waiting
 from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
+from rainhill.versions import VERSIONS, agreed
 from server.rounds import Collect
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Member:
     """Flower's number of its SuperNode."""
     signing_key: bytes
     """Ed25519, by which its answers are known."""
+    protocols: tuple[int, ...] = VERSIONS
+    """Versions of the wire form that it said it speaks."""
 
 
 @dataclass(kw_only=True)
@@ -75,12 +78,17 @@ def collect_live(
 
     def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
         stop = time.monotonic() + deadline_s
-        asked = {
-            site: _Asked(plan=plan, member=members[site], blob=stamped(wire.plan_to_bytes(plan), key, purpose=PLAN))
-            for site, plan in plans.items()
-            if site in members
-        }
-        yield from (_refusal(plan, "takes no part in this run") for site, plan in plans.items() if site not in members)
+        asked: dict[SiteId, _Asked] = {}
+        for site, plan in plans.items():
+            if site not in members:
+                yield _refusal(plan, "takes no part in this run")
+                continue
+            try:
+                blob = wire.plan_to_bytes(plan, version=agreed(members[site].protocols))
+            except ProtocolError as error:
+                yield _refusal(plan, str(error))
+                continue
+            asked[site] = _Asked(plan=plan, member=members[site], blob=stamped(blob, key, purpose=PLAN))
         looked = -PRESENCE_S
         while asked and time.monotonic() < stop:
             meanwhile()

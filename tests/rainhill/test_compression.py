@@ -75,18 +75,36 @@ PLACES = {"a#places": np.array([0, 3], np.uint32), "a#values": np.ones(2, np.flo
 
 
 @pytest.mark.parametrize(
-    ("packed", "message"),
+    ("encoding", "packed", "message"),
     [
-        ({"a#bf16": np.zeros(2, np.float32)}, "a#bf16: dtype float32 is not uint16"),
-        ({"a#int8": np.zeros(2, np.int8)}, "a#scale: missing"),
-        ({"a#int8": np.zeros(2, np.int8), "a#scale": np.zeros(2, np.float32)}, r"a#scale: shape \(2,\) is not \(1,\)"),
-        ({"a#zip": np.zeros(2, np.float32)}, "no encoding is called 'zip'"),
-        ({**PLACES, "a#places": np.array([0, 4], np.uint32)}, "places up to 4, or twice the same, among 4 entries"),
-        ({**PLACES, "a#places": np.array([3, 3], np.uint32)}, "twice the same"),
-        ({**PLACES, "a#values": np.ones(3, np.float32)}, r"\(3,\) values at \(2,\) places"),
-        ({**PLACES, "a#shape": np.array([2**31, 2**31], np.uint32)}, "entries are more than"),
+        ("bf16", {"a#bf16": np.zeros(2, np.float32)}, "a#bf16: dtype float32 is not uint16"),
+        ("int8", {"a#int8": np.zeros(2, np.int8)}, "a#scale: missing"),
+        ("int8", {"a#int8": np.zeros(2, np.int8), "a#scale": np.zeros(2, np.float32)}, r"a#scale: shape \(2,\) is not \(1,\)"),
+        ("float32", {"a#zip": np.zeros(2, np.float32)}, "a#zip: is not of encoding float32"),
+        ("top_k", {**PLACES, "a#places": np.array([0, 4], np.uint32)}, "places up to 4, or twice the same, among 4 entries"),
+        ("top_k", {**PLACES, "a#places": np.array([3, 3], np.uint32)}, "twice the same"),
+        ("top_k", {**PLACES, "a#values": np.ones(3, np.float32)}, r"\(3,\) values at \(2,\) places"),
+        ("top_k", {**PLACES, "a#shape": np.array([2**31, 2**31], np.uint32)}, "are less than a share of 0.001"),
+        # 8 bytes that stand for a gigabyte.
+        ("top_k", {**PLACES, "a#shape": np.array([2**28], np.uint32)}, r"a: 2 of 2.684e\+08 entries are less than a share of 0.001"),
+        # One name in two encodings: which is meant?
+        ("float32", {"a": np.zeros(2, np.float32), "a#bf16": np.ones(2, np.uint16)}, "a#bf16: is not of encoding float32"),
+        ("bf16", {"a": np.zeros(2, np.float32), "a#bf16": np.ones(2, np.uint16)}, "a: is not of encoding bf16"),
+        ("top_k", {**PLACES, "b#shape": np.zeros(2, np.uint32)}, "b#places: missing, and b#shape is there"),
     ],
 )
-def test_what_pack_does_not_make_is_refused(packed: dict[str, np.ndarray], message: str) -> None:
+def test_what_pack_does_not_make_is_refused(encoding: str, packed: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
-        unpack(packed)
+        unpack(packed, encoding)
+
+
+def test_no_share_is_packed_that_a_reader_would_not_take() -> None:
+    values = Adapter({"a": np.arange(10_001, dtype=np.float32)})
+    for share in (0.001, 0.0015, 1.0):
+        assert lossy(values, "top_k", share=share)["a"].shape == (10_001,)
+    with pytest.raises(ProtocolError, match="share 0.0009 is not one of 0.001 to 1"):
+        pack(values, "top_k", share=0.0009)
+
+
+def test_a_scale_beyond_all_numbers_gives_no_number_and_no_warning() -> None:
+    assert np.isinf(unpack({"a#int8": np.full(1, 127, np.int8), "a#scale": np.full(1, 3e38, np.float32)}, "int8")["a"]).all()

@@ -150,7 +150,7 @@ def forged(**header: object) -> bytes:
         (b"\xff" * 64, "not a Rainhill message"),
         (save({"x": np.zeros(1, np.float32)}), "not a Rainhill message"),
         (save({"x": np.zeros(1, np.float32)}, metadata={"rainhill": "[]"}), "its header is no object"),
-        (forged(version=1), "message version 1 is not 3"),
+        (forged(version=1), "message version 1 is not 2 or 3: update Rainhill where it was written: pip install -U rainhill"),
         (forged(patients="many"), "patients = 'many'"),
         (forged(loss=float("inf")), "loss = inf"),
         (forged(image="pixels"), "image = 'pixels'"),

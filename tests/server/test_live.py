@@ -17,7 +17,7 @@ from client.flower.app import at_work
 from client.flower.line import Contact
 from client.flower.live import live_app
 from client.identity import new_identity
-from rainhill import signed
+from rainhill import signed, wire
 from rainhill.adapter import Adapter
 from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Refusal, Update, Waiting
@@ -109,6 +109,38 @@ def test_every_site_is_asked_and_each_answer_is_its_own(consortium: Consortium) 
     assert set(found) == {"bury", "oldham"}
     for site, answer in found.items():
         assert isinstance(answer, Update) and answer.delta == plan_of(site).adapter
+
+
+def test_a_site_is_asked_in_a_version_that_it_speaks_or_refused_with_what_to_do(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions: list[int] = []
+    read = wire.live_answer_from_bytes
+
+    def noted(blob: bytes) -> Update | Refusal | Waiting:
+        versions.append(wire.version_of(blob))
+        return read(blob)
+
+    monkeypatch.setattr(wire, "live_answer_from_bytes", noted)
+    members = consortium.members()
+    members = {"bury": replace(members["bury"], protocols=(1, 2)), "oldham": replace(members["oldham"], protocols=(1,))}
+    with consortium.node("bury", updated), consortium.node("oldham", updated):
+        found = consortium.ask(members=members)
+    assert isinstance(found["bury"], Update) and found["bury"] == updated(plan_of("bury"))
+    assert versions == [2]
+    refused = found["oldham"]
+    assert isinstance(refused, Refusal) and refused.reason.endswith("update Rainhill at the site: pip install -U rainhill")
+
+
+def test_a_site_that_needs_time_says_so_to_an_older_coordinator_as_a_refusal(consortium: Consortium) -> None:
+    def waits(plan: Plan) -> Waiting:
+        return Waiting(run=plan.run, round=plan.round, site=plan.site, reason="waits for approval", retry_s=0.5)
+
+    members = {site: replace(member, protocols=(2,)) for site, member in consortium.members().items()}
+    with consortium.node("bury", waits), consortium.node("oldham", updated):
+        found = consortium.ask(members=members)
+    refused = found["bury"]
+    assert isinstance(refused, Refusal) and refused.reason.startswith("kind = 'waiting': version 2 of the wire form has no way to say it")
 
 
 def test_a_site_that_asks_for_time_is_asked_again_and_not_before_it_wants(consortium: Consortium) -> None:
