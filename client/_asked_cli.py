@@ -9,6 +9,7 @@ import click
 
 from rainhill.cli import stops_at_once
 from rainhill.errors import RefusedError
+from rainhill.text import did_you_mean
 
 if TYPE_CHECKING:
     from client.home import SiteHome
@@ -141,6 +142,29 @@ def log(site_file: Path, verify: bool, as_json: bool) -> None:
 
 @click.command()
 @Site
+@click.argument("run", required=False)
+@AsJson
+def outcome(site_file: Path, run: str | None, as_json: bool) -> None:
+    """Tell what runs came to at this site, or one: measured on its own held-out patients. Nothing of this leaves."""
+    from client._asked_text import outcome_text
+    from client.home import outcomes
+
+    home = _home(site_file)
+    found = outcomes(home)
+    if run is not None and run not in found:
+        raise RefusedError(f"run {run}: has no outcome here{did_you_mean(run, found)} (there are: {', '.join(found) or 'none'})")
+    shown = [found[run]] if run is not None else list(found.values())
+    if as_json:
+        _echo_json(shown)
+        return
+    for one in shown:
+        click.echo(outcome_text(one), nl=False)
+    if not shown:
+        click.echo("no run has come to an end here")
+
+
+@click.command()
+@Site
 def pause(site_file: Path) -> None:
     """Work on nothing until `resume`; a fit that has begun is finished, and its update stays."""
     from rainhill.files import write_whole
@@ -161,7 +185,7 @@ def resume(site_file: Path) -> None:
     click.echo(f"{home.config.name} goes on")
 
 
-COMMANDS = (pending, approve, refuse, held, release, withhold, log, pause, resume)
+COMMANDS = (pending, approve, refuse, held, release, withhold, log, outcome, pause, resume)
 
 
 def _home(site_file: Path) -> SiteHome:

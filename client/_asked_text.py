@@ -1,7 +1,8 @@
 """What a site is asked, and what its journal holds, in words that a governance lead reads."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from client.asked import Asked, Leaves
 from client.chain import Event
@@ -55,6 +56,30 @@ def _leaves(leaves: Leaves, rounds: int) -> str:
 def _row(name: str, text: str) -> Iterator[str]:
     lines = [line for part in text.splitlines() for line in textwrap.wrap(part, WIDTH - 16) or [""]]
     yield from (f"{name if not number else '':14}  {line}" for number, line in enumerate(lines))
+
+
+def outcome_text(one: Mapping[str, Any]) -> str:
+    return "\n".join(_outcome(one)) + "\n"
+
+
+def _outcome(one: Mapping[str, Any]) -> Iterator[str]:
+    percent = f"{100 * one['confidence']:g} % interval"
+    yield f"Run {one['run']}, on {one['patients']} patients of the site's {one['held_out']} part, mean AUROC over findings with its {percent}"
+    for arm, words in (("base", "the base model"), ("shared", "with the shared adapter"), ("private", "with the site's own part too")):
+        gain = one["gain"].get(arm)
+        more = f", {_measured(gain, signed=True)} over the base" if gain else ""
+        yield f"  {words:30} {_measured(one['auroc'][arm])}{more}"
+    if not one["private_steps"]:
+        yield "  No own part did better on the validation patients than the shared adapter alone: there is none but a temperature."
+    if one["left_out"]:
+        yield from _row("  left out", f"{', '.join(one['left_out'])}: too few patients with and without")
+
+
+def _measured(value: Mapping[str, float] | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "cannot be measured"
+    sign = "+" if signed else ""
+    return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
 def entry_text(time: str, event: Event) -> str:

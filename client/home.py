@@ -1,10 +1,12 @@
 """A hospital's own folder: what its file calls `state`. Its keys, what the consortium gave it, its ledger."""
 
+import json
 import secrets
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import rainhill
 from client.embedded import EMBEDDED
@@ -16,6 +18,9 @@ from rainhill.config import SiteConfig, parse, read_toml, state_folder
 from rainhill.enrolment import BUNDLE, Bundle, SiteRequest, read_document, sealed_request
 from rainhill.errors import CredentialError, LedgerError, RefusedError
 from rainhill.files import alone, private_folder, read_private, write_whole
+
+LAST, OUTCOME = "last.plan", "outcome.json"
+"""In the folder of a run: what it came to, as it was brought; and what the site made of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +147,11 @@ class SiteHome:
         # Whose it is was compared when the site joined; here only that it is still the same.
         own = (signed.Envelope.from_bytes(envelope).key,)
         return read_document(signed.opened(envelope, purpose=BUNDLE, trusted=own), Bundle, what=str(path))
+
+
+def outcomes(home: SiteHome) -> dict[str, dict[str, Any]]:
+    """Run -> what it came to at this site, as `client.outcome` has described it."""
+    return {path.parent.name: dict(json.loads(path.read_bytes())) for path in sorted(home.state.glob(f"runs/*/{OUTCOME}"))}
 
 
 def begin(home: SiteHome, *, rotate: bool = False) -> bytes:

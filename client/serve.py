@@ -4,17 +4,21 @@ import logging
 import os
 import threading
 
-from client.desk import desk_of
+from client.desk import Desk, desk_of
 from client.flower.line import Contact, Where
 from client.flower.node import Node
 from client.home import SiteHome
 from client.status import keep_status
 from client.trainer import Trainer
 from rainhill import logs
+from rainhill.errors import RainhillError
 from rainhill.files import held
 from rainhill.supervise import stopped_by_signals
 
 log = logging.getLogger(__name__)
+
+SETTLE_S = 5.0
+"""Between two looks for runs that are over."""
 
 
 def serve(home: SiteHome, *, json_logs: bool = False) -> None:
@@ -43,11 +47,21 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
         try:
             # At once, so that what is being trained on is not waited for.
             threading.Thread(target=_close_after, args=(stop, trainer), name="trainer", daemon=True).start()
+            threading.Thread(target=_settle, args=(desk, stop), name="outcomes", daemon=True).start()
             Node(where, work, stop=stop, contact=contact, memory=home.node).run()
         finally:
             stop.set()
             trainer.close()
             keeping.join()
+
+
+def _settle(desk: Desk, stop: threading.Event) -> None:
+    """Looks now and then: a run may be over while it is not the site's hours, and the training process may have been ended."""
+    while not stop.wait(SETTLE_S):
+        try:
+            desk.settle()
+        except (RainhillError, OSError) as error:
+            log.warning("what a run came to waits: %s", error)
 
 
 def _close_after(stop: threading.Event, trainer: Trainer) -> None:

@@ -1,6 +1,6 @@
 """A site's training, in a process of its own: what torch takes is given back when it ends, and who kills it ends no daemon.
 
-Both ends speak over a socket pair: an offer and a plan go in, in their wire form, and an answer comes out in its own.
+Both ends speak over a socket pair: what is asked for, an offer and a plan go in, and what was done comes out.
 """
 
 import json
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from rainhill import wire
 from rainhill.errors import TrainerError
@@ -28,6 +29,8 @@ IDLE_S = 600.0
 TRIES = 3
 """How often it may end over one plan."""
 STOP_S = 5.0
+ANSWER, OUTCOME = b"answer", b"outcome"
+"""What the process may be asked for."""
 
 
 @dataclass(kw_only=True)
@@ -49,10 +52,17 @@ class Trainer:
 
     def answer(self, offer: bytes, plan: Plan) -> Update | Refusal:
         """`offer` is sealed. A process that was killed is started again, and does the same again. Raises TrainerError."""
+        return wire.answer_from_bytes(self._done(ANSWER, offer, plan))
+
+    def outcome(self, offer: bytes, plan: Plan) -> dict[str, Any]:
+        """What a run came to at this site, of the plan that follows its last round; empty where it could not be found out."""
+        return dict(json.loads(self._done(OUTCOME, offer, plan)))
+
+    def _done(self, what: bytes, offer: bytes, plan: Plan) -> bytes:
         with self._lock:
             for _ in range(TRIES):
                 try:
-                    return wire.answer_from_bytes(self._exchange([offer, wire.plan_to_bytes(plan)]))
+                    return self._exchange([what, offer, wire.plan_to_bytes(plan)])
                 except (EOFError, OSError):
                     ended = self._ended()
                     if self._closed:
@@ -123,8 +133,11 @@ def main(about: str) -> None:
     line, workshop = Connection(int(said["line"])), Workshop(SiteHome.open(Path(said["site"])))
     try:
         while line.poll(float(said["idle_s"])):
-            offer, plan = line.recv_bytes(), wire.plan_from_bytes(line.recv_bytes())
-            line.send_bytes(wire.answer_to_bytes(workshop.answer(offer, plan)))
+            what, offer, plan = line.recv_bytes(), line.recv_bytes(), wire.plan_from_bytes(line.recv_bytes())
+            if what == ANSWER:
+                line.send_bytes(wire.answer_to_bytes(workshop.answer(offer, plan)))
+            else:
+                line.send_bytes(json.dumps(workshop.outcome(offer, plan)).encode())
     except EOFError:
         pass
     # Not by way of every destructor of what was loaded: the daemon may wait.

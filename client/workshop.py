@@ -1,12 +1,15 @@
 """What trains at a hospital: the base of the run in work, the site's patients over it, and the ledger that they are charged to."""
 
+import json
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from client.data import cohort, manifest
 from client.data.cohort import Cohort
-from client.home import SiteHome
+from client.home import OUTCOME, SiteHome
 from client.offers import opened
+from client.outcome import described, outcome
 from client.privacy.guard import Guard
 from client.privacy.ledger import Ledger
 from client.secure import Masker
@@ -16,6 +19,7 @@ from client.training.prefix import PrefixCache
 from client.workbench import Bench, OwnData, open_bench, own_data
 from rainhill.config import ComputeConfig
 from rainhill.errors import ConfigError, RainhillError
+from rainhill.files import write_whole
 from rainhill.messages import UNTOLD, Plan, Refusal, Update
 from rainhill.offer import Offer
 from rainhill.recipe import Recipe
@@ -48,6 +52,23 @@ class Workshop:
         except Exception:
             log.exception("round %d of run %s failed", plan.round, plan.run)
         return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=UNTOLD)
+
+    def outcome(self, sealed: bytes, plan: Plan) -> dict[str, Any]:
+        """What the run came to here, written beside its adapters in the run's folder; empty where that failed, and the log says why."""
+        try:
+            offer = opened(self.home, sealed)
+            own, folder = self._opened(offer.recipe), self.home.run(plan.run)
+            found = outcome(plan, own.bench, own.data, Memory(folder / "memory"))
+            write_whole(folder / "shared.safetensors", found.shared.to_bytes(), private=True)
+            write_whole(folder / "private.safetensors", found.private.adapter.to_bytes(), private=True)
+            document = described(found, plan, offer.recipe.evaluation.confidence)
+            write_whole(folder / OUTCOME, (json.dumps(document, indent=1) + "\n").encode(), private=True)
+            return document
+        except RainhillError as error:
+            log.warning("what run %s came to: %s", plan.run, error)
+        except Exception:
+            log.exception("what run %s came to could not be found out", plan.run)
+        return {}
 
     def _answer(self, offer: Offer, plan: Plan) -> Update | Refusal:
         recipe = offer.recipe

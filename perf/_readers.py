@@ -26,7 +26,7 @@ from rainhill.compression import ENCODINGS, lossy
 from rainhill.enrolment import BUNDLE, REQUEST, Bundle, SiteRequest, node_pem, opened_request, sealed_request
 from rainhill.errors import ProtocolError
 from rainhill.greeting import GREETING, opened_greeting, sealed_greeting
-from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, SecureMessage, Update, Waiting
+from rainhill.messages import Evaluation, LocalRule, Plan, Receipt, Refusal, SecureMessage, Update, Waiting
 from rainhill.offer import OFFER, Offer, opened_offer, sealed_offer
 from rainhill.recipe import Recipe
 from rainhill.secagg import Advertisement, Layout, Terms, agree, client, server
@@ -234,14 +234,14 @@ def _some_seal(*seals: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return lambda blob: seals[hashlib.sha256(blob).digest()[0] % len(seals)](blob)
 
 
-def _checked(read: Callable[[bytes], Update | Refusal | Waiting]) -> Callable[[bytes], object]:
+def _checked(read: Callable[[bytes], Update | Refusal | Waiting | Receipt]) -> Callable[[bytes], object]:
     """As the coordinator reads it, who knows what it asked."""
 
     def checked(blob: bytes) -> object:
         answer = read(blob)
-        if isinstance(answer, Waiting):
+        if isinstance(answer, Waiting | Receipt):
             if (answer.run, answer.round, answer.site) != (PLAN_SENT.run, PLAN_SENT.round, PLAN_SENT.site):
-                raise ProtocolError("asks for time for something else")
+                raise ProtocolError("is not of this plan")
             return answer
         wire.check_answer(answer, PLAN_SENT, EXPECTED)
         return answer
@@ -381,6 +381,7 @@ def _offer() -> Offer:
         run="chest-1",
         recipe=recipe,
         adapter="1" * 64,
+        tensors={"layer.0.q_proj.lora_A": (2, 6)},
         sites={"bury": "2" * 64, "oldham": "3" * 64},
         by="ada",
         made=NOW,

@@ -121,6 +121,18 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """A site has what a run came to: the adapter of the plan that follows the last round, which asks for no update."""
+
+    run: str
+    round: int
+    """One more than the run has."""
+    site: SiteId
+    adapter: str
+    """Fingerprint of what it has."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SecureMessage:
     """One exchange of secure aggregation, with one site."""
 

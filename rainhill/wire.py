@@ -18,7 +18,7 @@ from rainhill.adapter import Adapter, Array, check_shapes
 from rainhill.compression import SMALLEST_SHARE, Encoding, pack, unpack
 from rainhill.config import Section
 from rainhill.errors import ProtocolError
-from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Refusal, SecureMessage, Update, Waiting
+from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Receipt, Refusal, SecureMessage, Update, Waiting
 from rainhill.text import shown
 from rainhill.versions import VERSION as VERSION
 from rainhill.versions import VERSIONS as VERSIONS
@@ -100,6 +100,15 @@ class _WaitingHeader(Section):
     retry_s: Annotated[float, Field(ge=0, le=86_400)]
 
 
+class _ReceiptHeader(Section):
+    kind: Literal["receipt"] = "receipt"
+    version: int = VERSION
+    run: str
+    round: Count
+    site: str
+    adapter: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class _SecureHeader(Section):
     kind: Literal["secure"] = "secure"
     version: int = VERSION
@@ -166,7 +175,9 @@ def plan_from_bytes(blob: bytes) -> Plan:
     return Plan(run=header.run, recipe=header.recipe, round=header.round, site=header.site, adapter=adapter, rule=rule, choices=choices)
 
 
-def answer_to_bytes(answer: Update | Refusal | Waiting, *, version: int = VERSION) -> bytes:
+def answer_to_bytes(answer: Update | Refusal | Waiting | Receipt, *, version: int = VERSION) -> bytes:
+    if isinstance(answer, Receipt):
+        return _to_bytes(_ReceiptHeader(run=answer.run, round=answer.round, site=answer.site, adapter=answer.adapter), {}, version)
     if isinstance(answer, Waiting):
         waiting = _WaitingHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason, retry_s=answer.retry_s)
         return _to_bytes(waiting, {}, version)
@@ -216,8 +227,11 @@ def answer_from_bytes(blob: bytes) -> Update | Refusal:
     )
 
 
-def live_answer_from_bytes(blob: bytes) -> Update | Refusal | Waiting:
-    """As `answer_from_bytes`, of a site over the network, which may ask for time."""
+def live_answer_from_bytes(blob: bytes) -> Update | Refusal | Waiting | Receipt:
+    """As `answer_from_bytes`, of a site over the network, which may ask for time, or have what it was brought."""
+    if _kind(blob) == "receipt":
+        receipt = _bare(blob, _ReceiptHeader)
+        return Receipt(run=receipt.run, round=receipt.round, site=receipt.site, adapter=receipt.adapter)
     if _kind(blob) != "waiting":
         return answer_from_bytes(blob)
     waiting = _bare(blob, _WaitingHeader)

@@ -137,6 +137,8 @@ def _tell(runs: Runs, one: Run) -> None:
     click.echo(f"to be approved until {one.until:%Y-%m-%d %H:%M} UTC; who stands how:")
     for standing in runs.standings(one.name).values():
         click.echo(f"  {standing.site:20} {standing.state:10} since {standing.since:%Y-%m-%d %H:%M} UTC  {standing.reason}".rstrip())
+        if standing.delivered:
+            click.echo(f"  {'':20} the result: {standing.delivered}")
     records = runs.rounds(one.name)
     click.echo(f"{len(records)} of {_counted(one.round_count, 'round')} done{f', {_crossed(*records)}' if records else ''}")
     for record in records:
@@ -163,7 +165,7 @@ def _described(runs: Runs, one: Run) -> dict[str, object]:
         "rounds_asked": one.round_count,
         "rounds_done": len(records),
         "sites": [
-            {"name": site.site, "state": site.state, "reason": site.reason, "since": site.since.isoformat()}
+            {"name": site.site, "state": site.state, "reason": site.reason, "since": site.since.isoformat(), "delivered": site.delivered}
             for site in runs.standings(one.name).values()
         ],
         "rounds": [_described_round(record, adapters) for record in records],

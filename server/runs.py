@@ -6,7 +6,7 @@ it was thought to be, or comes after the run's own row was locked.
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import CursorResult, UpdateBase, case, func, literal, or_, select, update
@@ -26,6 +26,8 @@ from server.tables import Moment, RoundRow, RunRow, RunState, Stand, StandingRow
 __all__ = ["ACTIVE", "Run", "RunState", "Runs", "Stand", "Standing"]
 
 ACTIVE: tuple[RunState, ...] = ("offered", "running")
+DELIVERED_WITHIN = timedelta(days=30)
+"""For a site that is away to come back for what a run came to."""
 LONGEST = 1000
 """Characters that are kept of what a site or an error says."""
 _RECORD = TypeAdapter(RoundRecord)
@@ -81,6 +83,8 @@ class Standing:
     reason: str
     since: datetime
     """Of the state."""
+    delivered: str
+    """`RECEIVED` where the site has what the run came to, else why it does not take it; empty while it is yet to be brought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,22 @@ class Runs:
     def active(self) -> tuple[Run, ...]:
         """Those that are offered or running, the newest first."""
         return tuple(run for run in self.runs() if run.state in ACTIVE)
+
+    def undelivered(self, now: datetime) -> tuple[Run, ...]:
+        """Those that finished not long ago, and that a site which approved them has yet to be brought the result of."""
+        row = StandingRow
+        waiting = select(row.run).where(row.state == "approved", row.delivered == "")
+        wanted = select(RunRow).where(RunRow.state == "finished", RunRow.finished > now - DELIVERED_WITHIN, RunRow.name.in_(waiting))
+        with self.database.session() as session:
+            return tuple(_run(one) for one in session.scalars(wanted.order_by(RunRow.finished)))
+
+    def deliver(self, run: str, site: SiteId, words: str) -> None:
+        """`RECEIVED`, or why the site does not take what the run came to."""
+        row = StandingRow
+        with self.database.session() as session:
+            change = update(row).where(row.run == run, row.site == site).values(delivered=one_line(words, LONGEST))
+            if _changed(session, change) == 0:
+                raise RefusedError(f"run {run}: site {site!r} is not asked")
 
     def begin(self, name: str) -> None:
         """Its rounds begin. Nothing happens where they have begun."""
@@ -184,7 +204,7 @@ class Runs:
         with self.database.session() as session:
             _row(session, run)
             rows = session.scalars(select(StandingRow).where(StandingRow.run == run).order_by(StandingRow.site))
-            return {row.site: Standing(site=row.site, state=row.state, reason=row.reason, since=row.since) for row in rows}
+            return {row.site: _standing(row) for row in rows}
 
     def record(self, run: str, record: RoundRecord, *, adapter: str) -> None:
         """A round that is done, and the fingerprint of what it ended with; in place of what was recorded of the same round before.
@@ -206,6 +226,10 @@ class Runs:
         """Number of a round -> fingerprint of what it ended with."""
         with self.database.session() as session:
             return {row.number: row.adapter for row in _rounds(session, run)}
+
+
+def _standing(row: StandingRow) -> Standing:
+    return Standing(site=row.site, state=row.state, reason=row.reason, since=row.since, delivered=row.delivered)
 
 
 def _row(session: Session, name: str) -> RunRow:

@@ -102,7 +102,7 @@ def _sync(home: Home, registry: Registry, wanted: _Wanted, stop: threading.Event
     while not stop.wait(SYNC_S):
         age += SYNC_S
         try:
-            wanted.runs = frozenset(run.name for run in runs.active())
+            wanted.runs = frozenset(run.name for run in (*runs.active(), *runs.undelivered(datetime.now(UTC))))
             keys = _keys(registry)
             if keys != told or age >= REMIND_S:
                 admit_only(link_of(home), keys)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAME = 200
 """Characters of a name."""
+RECEIVED = "received"
 DIGEST = 64
 """Characters of a sha256 in hex."""
 _VALID = text("until IS NULL")
@@ -114,6 +115,8 @@ class StandingRow(Base):
     reason: Mapped[str] = mapped_column(Text)
     since: Mapped[datetime] = mapped_column(Moment)
     """Of the state."""
+    delivered: Mapped[str] = mapped_column(Text, default="")
+    """`RECEIVED` where the site has what the run came to, else why it does not take it; empty while it is yet to be brought."""
 
 
 class RoundRow(Base):

@@ -12,12 +12,12 @@ from flwr.clientapp import ClientApp
 from client.flower.app import greeter
 from rainhill import wire
 from rainhill.errors import ProtocolError, RainhillError
-from rainhill.messages import UNTOLD, Plan, Refusal, SiteId, Update, Waiting
+from rainhill.messages import UNTOLD, Plan, Receipt, Refusal, SiteId, Update, Waiting
 from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[Plan], Update | Refusal | Waiting]
+Answer = Callable[[Plan], Update | Refusal | Waiting | Receipt]
 Stand = Callable[[bytes, int, bytes], bytes]
 """A sealed offer, the number of a round and a nonce -> how the site stands to it, sealed."""
 
@@ -43,7 +43,7 @@ def live_app(site: SiteId, answer: Answer, *, stand: Stand, signing: bytes, cons
     return app
 
 
-def _answered(site: SiteId, answer: Answer, plan: Plan) -> Update | Refusal | Waiting:
+def _answered(site: SiteId, answer: Answer, plan: Plan) -> Update | Refusal | Waiting | Receipt:
     if plan.site != site:
         raise ProtocolError(f"a plan for {plan.site}, and this is {site}")
     try:
@@ -55,7 +55,7 @@ def _answered(site: SiteId, answer: Answer, plan: Plan) -> Update | Refusal | Wa
     return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=UNTOLD)
 
 
-def _in_version(version: int, given: Update | Refusal | Waiting) -> bytes:
+def _in_version(version: int, given: Update | Refusal | Waiting | Receipt) -> bytes:
     """Written as the plan was; what that version cannot say is refused, and the coordinator told why."""
     try:
         return wire.answer_to_bytes(given, version=version)

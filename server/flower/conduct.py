@@ -20,19 +20,21 @@ from rainhill import signed
 from rainhill.adapter import Adapter
 from rainhill.errors import CheckpointError, DatabaseError, MergeError, ProtocolError, QuorumError, RefusedError
 from rainhill.files import held, write_whole
-from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
+from rainhill.messages import Plan, Receipt, Refusal, RoundRecord, SiteId, Update
 from rainhill.offer import Offer, opened_offer
 from rainhill.supervise import end_with_parent, stopped_by_signals
 from server import checkpoint
+from server.checkpoint import Checkpoint
 from server.database import Database
 from server.flower.link import Link, admit_only, opened_grid
-from server.flower.live import Member, collect_live
+from server.flower.live import Member, collect_live, deliver_live
 from server.flower.offering import standings
 from server.home import Home
 from server.registry import Registry
 from server.rounds import Collect, run_rounds
 from server.runs import Runs
 from server.serve import link_of
+from server.tables import RECEIVED
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -42,6 +44,8 @@ log = logging.getLogger("server.flower.conduct")
 
 ASK_S = 5.0
 """Between two questions to the sites how they stand to a run that has not begun."""
+DELIVER_S, DELIVER_AGAIN_S = 3600.0, 60.0
+"""For the sites to come for what the run came to, and before they are waited for anew."""
 AGAIN_S = (1.0, 30.0)
 """Before it is tried again after the SuperLink or the database was lost, or a round had too few answers: at first, and at most."""
 
@@ -89,12 +93,10 @@ class Conductor:
         while not self.stop.is_set():
             try:
                 with opened_grid(self.link) as grid:
-                    self._begin(grid)
-                    done = self._rounds(grid)
-                result = done.adapter.fingerprint()
-                write_whole(self.home.adapter_file(result), done.adapter.to_bytes())
-                self.runs.finish(self.offer.run, result)
-                log.info("run %s is over: adapter %s", self.offer.run, result[:12])
+                    if self.runs.run(self.offer.run).state != "finished":
+                        self._begin(grid)
+                        self._finish(self._rounds(grid))
+                    self._deliver(grid)
                 return
             except _Stopped:
                 return
@@ -142,14 +144,13 @@ class Conductor:
         if self.runs.run(self.offer.run).state != "running":
             raise _Stopped
 
-    def _rounds(self, grid: "Grid") -> checkpoint.Checkpoint:
+    def _rounds(self, grid: "Grid") -> Checkpoint:
         recipe = self.offer.recipe
         first = Adapter.from_bytes(self.home.adapter_file(self.offer.adapter).read_bytes())
-        folder = self.home.runs / self.offer.run
-        self._catch_up(folder)
+        self._catch_up()
 
         def on_round(record: RoundRecord) -> None:
-            self._record(folder, record)
+            self._record(record)
             self._says(f"round {record.round} of {recipe.rounds.count} is done")
 
         return run_rounds(
@@ -159,20 +160,67 @@ class Conductor:
             run=self.offer.run,
             sites=sorted(self.offer.sites),
             collect=self._collect(grid),
-            folder=folder,
+            folder=self._folder,
             on_round=on_round,
         )
 
-    def _catch_up(self, folder: Path) -> None:
+    def _finish(self, done: Checkpoint) -> None:
+        result = done.adapter.fingerprint()
+        write_whole(self.home.adapter_file(result), done.adapter.to_bytes())
+        self.runs.finish(self.offer.run, result)
+        log.info("run %s is over: adapter %s", self.offer.run, result[:12])
+
+    def _deliver(self, grid: "Grid") -> None:
+        """What it came to, to each site that approved it, as soon as it is there."""
+        while undelivered := self._undelivered():
+            members, plans = self._members(), self._last_plans(undelivered)
+            for answer in deliver_live(grid, members, plans, key=self.key, deadline_s=DELIVER_S, meanwhile=self._look):
+                if isinstance(answer, Receipt):
+                    self.runs.deliver(self.offer.run, answer.site, RECEIVED)
+                elif answer.site not in members:
+                    self.runs.deliver(self.offer.run, answer.site, "was revoked")
+                else:
+                    log.warning("run %s: %s is yet to be brought the result: %s", self.offer.run, answer.site, answer.reason)
+            # One that could not take it now may be able to later.
+            if self._undelivered() and self.stop.wait(DELIVER_AGAIN_S):
+                raise _Stopped
+
+    def _undelivered(self) -> list[SiteId]:
+        if all(run.name != self.offer.run for run in self.runs.undelivered(datetime.now(UTC))):
+            return []
+        known = self.runs.standings(self.offer.run)
+        return [site for site, one in known.items() if one.state == "approved" and not one.delivered]
+
+    def _last_plans(self, sites: Iterable[SiteId]) -> dict[SiteId, Plan]:
+        recipe = self.offer.recipe
+        strategy, done = strategies.from_recipe(recipe), self._latest()
+        if done is None:
+            raise CheckpointError(f"{self._folder}: holds no checkpoint of run {self.offer.run}, which is over")
+        plans = {}
+        for site in sites:
+            sent = strategy.final(done.adapter, done.state, site)
+            rule = strategy.local(sent, done.state, site)
+            number = recipe.rounds.count + 1
+            plans[site] = Plan(run=self.offer.run, recipe=recipe.sha256, round=number, site=site, adapter=sent, rule=rule)
+        return plans
+
+    @property
+    def _folder(self) -> Path:
+        return self.home.runs / self.offer.run
+
+    def _latest(self) -> Checkpoint | None:
+        return checkpoint.latest(self._folder, recipe=self.offer.recipe.sha256, run=self.offer.run)
+
+    def _catch_up(self) -> None:
         """A round whose checkpoint was written just before an end is not in the database yet."""
-        latest = checkpoint.latest(folder, recipe=self.offer.recipe.sha256, run=self.offer.run)
+        latest = self._latest()
         known = {record.round for record in self.runs.rounds(self.offer.run)}
         for record in latest.history if latest else ():
             if record.round not in known:
-                self._record(folder, record)
+                self._record(record)
 
-    def _record(self, folder: Path, record: RoundRecord) -> None:
-        adapter = checkpoint.load(checkpoint.path_of(folder, record.round)).adapter
+    def _record(self, record: RoundRecord) -> None:
+        adapter = checkpoint.load(checkpoint.path_of(self._folder, record.round)).adapter
         self.runs.record(self.offer.run, record, adapter=adapter.fingerprint())
 
     def _collect(self, grid: "Grid") -> Collect:

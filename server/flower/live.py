@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rainhill import wire
 from rainhill.errors import CredentialError, ProtocolError
-from rainhill.messages import Plan, Refusal, SiteId, Update, Waiting
+from rainhill.messages import Plan, Receipt, Refusal, SiteId, Update, Waiting
 from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
 from rainhill.versions import VERSIONS, agreed
 from server.rounds import Collect
@@ -77,32 +77,63 @@ def collect_live(
     """
 
     def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
-        stop = time.monotonic() + deadline_s
-        asked: dict[SiteId, _Asked] = {}
-        for site, plan in plans.items():
-            if site not in members:
-                yield _refusal(plan, "takes no part in this run")
-                continue
-            try:
-                blob = wire.plan_to_bytes(plan, version=agreed(members[site].protocols))
-            except ProtocolError as error:
-                yield _refusal(plan, str(error))
-                continue
-            asked[site] = _Asked(plan=plan, member=members[site], blob=stamped(blob, key, purpose=PLAN))
-        looked = -PRESENCE_S
-        while asked and time.monotonic() < stop:
-            meanwhile()
-            now = time.monotonic()
-            if now - looked >= PRESENCE_S:
-                _send_where_due(grid, asked.values(), now, ttl=stop - now + SPARE_S)
-                looked = now
-            for one, answer in _answers(grid, asked.values()):
-                del asked[one.plan.site]
-                yield answer
-            time.sleep(LOOK_S)
-        yield from (_refusal(one.plan, f"{one.words}; waited {deadline_s:g} s") for one in asked.values())
+        for plan, answer in _exchanged(grid, members, plans, key=key, deadline_s=deadline_s, meanwhile=meanwhile):
+            yield answer if not isinstance(answer, Receipt) else _refusal(plan, "its answer is a receipt, and no update")
 
     return collect
+
+
+def deliver_live(
+    grid: "Grid",
+    members: Mapping[SiteId, Member],
+    plans: Mapping[SiteId, Plan],
+    *,
+    key: bytes,
+    deadline_s: float,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterable[Receipt | Refusal]:
+    """What a run came to, brought to the sites: plans that follow the last round. As `collect_live` otherwise."""
+    for plan, answer in _exchanged(grid, members, plans, key=key, deadline_s=deadline_s, meanwhile=meanwhile):
+        if isinstance(answer, Receipt) and answer.adapter != plan.adapter.fingerprint():
+            yield _refusal(plan, f"has adapter {answer.adapter[:12]}, and was brought {plan.adapter.fingerprint()[:12]}")
+        else:
+            yield answer if not isinstance(answer, Update) else _refusal(plan, "its answer is an update, and no receipt")
+
+
+def _exchanged(
+    grid: "Grid",
+    members: Mapping[SiteId, Member],
+    plans: Mapping[SiteId, Plan],
+    *,
+    key: bytes,
+    deadline_s: float,
+    meanwhile: Callable[[], None],
+) -> Iterable[tuple[Plan, Update | Receipt | Refusal]]:
+    """Each plan with its one answer, as they come in."""
+    stop = time.monotonic() + deadline_s
+    asked: dict[SiteId, _Asked] = {}
+    for site, plan in plans.items():
+        if site not in members:
+            yield plan, _refusal(plan, "takes no part in this run")
+            continue
+        try:
+            blob = wire.plan_to_bytes(plan, version=agreed(members[site].protocols))
+        except ProtocolError as error:
+            yield plan, _refusal(plan, str(error))
+            continue
+        asked[site] = _Asked(plan=plan, member=members[site], blob=stamped(blob, key, purpose=PLAN))
+    looked = -PRESENCE_S
+    while asked and time.monotonic() < stop:
+        meanwhile()
+        now = time.monotonic()
+        if now - looked >= PRESENCE_S:
+            _send_where_due(grid, asked.values(), now, ttl=stop - now + SPARE_S)
+            looked = now
+        for one, answer in _answers(grid, asked.values()):
+            del asked[one.plan.site]
+            yield one.plan, answer
+        time.sleep(LOOK_S)
+    yield from ((one.plan, _refusal(one.plan, f"{one.words}; waited {deadline_s:g} s")) for one in asked.values())
 
 
 def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, ttl: float) -> None:
@@ -126,7 +157,7 @@ def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, ttl: f
             one.ids.add(name)
 
 
-def _answers(grid: "Grid", asked: Iterable[_Asked]) -> Iterable[tuple[_Asked, Update | Refusal]]:
+def _answers(grid: "Grid", asked: Iterable[_Asked]) -> Iterable[tuple[_Asked, Update | Receipt | Refusal]]:
     """What came in and is an answer; what asks for time or failed is noted, to be asked again."""
     waiting = {name: one for one in asked for name in one.ids}
     for reply in grid.pull_messages(list(waiting)) if waiting else ():
@@ -137,7 +168,7 @@ def _answers(grid: "Grid", asked: Iterable[_Asked]) -> Iterable[tuple[_Asked, Up
             yield one, answer
 
 
-def _read(reply: "Message", one: _Asked) -> Update | Refusal | None:
+def _read(reply: "Message", one: _Asked) -> Update | Receipt | Refusal | None:
     site, now = one.plan.site, time.monotonic()
     if reply.has_error():
         return _failed(reply.error, one, now)

@@ -33,6 +33,7 @@ def offer(recipe: Recipe, **changes: object) -> Offer:
         "run": "chest-1",
         "recipe": recipe,
         "adapter": "1" * 64,
+        "tensors": {"layer.0.q_proj.lora_A": (2, 6)},
         "sites": {"bury": "2" * 64, "oldham": "3" * 64},
         "by": "ada",
         "made": NOW,

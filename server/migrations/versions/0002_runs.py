@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(20), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("delivered", sa.Text(), nullable=False),
     )
     op.create_table(
         "round",

@@ -1,0 +1,92 @@
+"""What a run came to at this hospital: the shared adapter with a part of its own, held against what it had, on patients that no fit saw."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from client.training import features, lora, metrics
+from client.training.answer import own_view, site_seed
+from client.training.features import Features, logits
+from client.training.memory import Memory
+from client.training.metrics import Measured, Scored
+from client.training.personal import Private, load_private, personalise
+from client.workbench import Bench, OwnData
+from rainhill.adapter import Adapter, Array
+from rainhill.messages import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    shared: Adapter
+    """As the site has it: with the tensors that it kept of its own."""
+    private: Private
+    arms: dict[str, Scored]
+    """base: without any adapter. shared. private: with the site's own part."""
+    held_out: str
+    """Which of the site's patients they were measured on: test, or val where it sets none aside, which the private part was chosen by."""
+    patients: int
+    """How many of those there are."""
+
+
+def outcome(plan: Plan, bench: Bench, data: OwnData, memory: Memory) -> Outcome:
+    """`plan` is the one that follows the last round. Everything here stays at the site."""
+    site, recipe = plan.site, bench.recipe
+    shared = own_view(plan.adapter, plan.rule, memory, plan.round)
+    held_out, features_ = _held_out(bench, data)
+
+    def scored(values: Array) -> Scored:
+        return metrics.score(
+            bench.task.scores(values),
+            features_.targets.numpy(),
+            features_.patients,
+            names=list(bench.task.outputs),
+            section=recipe.evaluation,
+            seed=site_seed(recipe.seed, site, 0),
+        )
+
+    arms: dict[str, Scored] = {}
+    for arm, adapter in (("base", lora.draw(bench.net, name=lora.SHARED, with_head=False, seed=recipe.seed)), ("shared", shared)):
+        lora.write_adapter(bench.net, adapter, name=lora.SHARED)
+        arms[arm] = scored(logits(bench.net, features_.hidden))
+    private = personalise(shared, site=site, recipe=recipe, net=bench.net, task=bench.task, data=data, mode=bench.strategy.personal)
+    load_private(bench.net, shared, private, recipe)
+    try:
+        arms["private"] = scored(logits(bench.net, features_.hidden) / private.temperature)
+    finally:
+        lora.activate(bench.net, [lora.SHARED])
+    return Outcome(shared=shared, private=private, arms=arms, held_out=held_out, patients=features_.count)
+
+
+def described(found: Outcome, plan: Plan, confidence: float) -> dict[str, Any]:
+    """As JSON. A number that cannot be measured, for want of patients of both classes, is None."""
+    base = found.arms["base"].means.get("auroc")
+    return {
+        "run": plan.run,
+        "recipe": plan.recipe,
+        "adapter": plan.adapter.fingerprint(),
+        "private": found.private.adapter.fingerprint(),
+        "instead": found.private.instead,
+        "private_steps": found.private.steps,
+        "temperature": round(found.private.temperature, 4),
+        "held_out": found.held_out,
+        "patients": found.patients,
+        "confidence": confidence,
+        "auroc": {arm: _interval(scored.means.get("auroc"), confidence) for arm, scored in found.arms.items()},
+        "gain": {
+            arm: _interval(own.minus(base) if (own := found.arms[arm].means.get("auroc")) and base else None, confidence)
+            for arm in ("shared", "private")
+        },
+        "left_out": list(found.arms["base"].left_out),
+    }
+
+
+def _held_out(bench: Bench, data: OwnData) -> tuple[str, Features]:
+    if (data.cohort.split == "test").any():
+        return "test", features.compute(bench.net, data.cohort.part("test"), bench.task)
+    return "val", data.val
+
+
+def _interval(measured: Measured | None, confidence: float) -> dict[str, float] | None:
+    if measured is None:
+        return None
+    low, high = measured.interval(confidence)
+    return {"value": round(measured.value, 4), "low": round(low, 4), "high": round(high, 4)}
