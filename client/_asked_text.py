@@ -63,8 +63,8 @@ def outcome_text(one: Mapping[str, Any]) -> str:
 
 
 def _outcome(one: Mapping[str, Any]) -> Iterator[str]:
-    percent = f"{100 * one['confidence']:g} % interval"
-    yield f"Run {one['run']}, on {one['patients']} patients of the site's {one['held_out']} part, mean AUROC over findings with its {percent}"
+    interval = f"{100 * one['confidence']:g} % interval"
+    yield f"Run {one['run']}: mean AUROC over findings, {interval}, on {one['patients']} patients of the site's {one['held_out']} part"
     for arm, words in (("base", "the base model"), ("shared", "with the shared adapter"), ("private", "with the site's own part too")):
         gain = one["gain"].get(arm)
         more = f", {_measured(gain, signed=True)} over the base" if gain else ""

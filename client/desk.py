@@ -8,6 +8,7 @@ from pathlib import Path
 from client import policy
 from client.egress import Door
 from client.home import LAST, OUTCOME, SiteHome
+from client.journal import Approved, decision
 from client.offers import Offers
 from client.trainer import Trainer
 from rainhill import wire
@@ -87,7 +88,12 @@ class Desk:
                 self.unsettled.add(path)
 
     def _received(self, plan: Plan) -> Receipt:
-        """What the run came to; the site's own part is fitted to it when there is time, and nothing of that leaves."""
+        """What the run came to; the site's own part is fitted to it when there is time, and nothing of that leaves.
+
+        RefusedError where nobody has approved the run.
+        """
+        if not isinstance(decision(self.offers.journal.events(), plan.run), Approved):
+            raise RefusedError(f"run {plan.run}: has a result, and nobody at {plan.site} has approved it")
         write_whole(self.home.run(plan.run) / LAST, wire.plan_to_bytes(plan), private=True)
         log.info("run %s: its result is here, adapter %s", plan.run, plan.adapter.fingerprint()[:12])
         return Receipt(run=plan.run, round=plan.round, site=plan.site, adapter=plan.adapter.fingerprint())

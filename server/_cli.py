@@ -11,7 +11,7 @@ import click
 from rainhill.cli import stops_at_once
 from rainhill.errors import CredentialError, RefusedError
 from server._desk import Desk, File, Folder, echo_json, operator, registry_of
-from server._runs_cli import resume, run, status, stop
+from server._runs_cli import begin, resume, run, status, stop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def coordinator(context: click.Context, home: Path) -> None:
     context.obj = Desk(folder=home)
 
 
-for command in (run, status, stop, resume):
+for command in (run, status, begin, stop, resume):
     coordinator.add_command(command)
 
 

@@ -93,6 +93,15 @@ def status(desk: Desk, name: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name", metavar="RUN")
+@click.pass_obj
+def begin(desk: Desk, name: str) -> None:
+    """Begin RUN's rounds with the sites that have approved it, without waiting for the others. They may join at a later round."""
+    _runs(desk).begin(name, by=operator())
+    click.echo(f"{name} begins")
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
 @click.option("--reason", required=True, help="Kept, and shown where the run is.")
 @click.pass_obj
 def stop(desk: Desk, name: str, reason: str) -> None:

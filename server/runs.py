@@ -133,9 +133,9 @@ class Runs:
         return tuple(run for run in self.runs() if run.state in ACTIVE)
 
     def undelivered(self, now: datetime) -> tuple[Run, ...]:
-        """Those that finished not long ago, and that a site which approved them has yet to be brought the result of."""
+        """Those that finished not long ago, and whose result has yet to be brought to a site."""
         row = StandingRow
-        waiting = select(row.run).where(row.state == "approved", row.delivered == "")
+        waiting = select(row.run).where(row.delivered == "")
         wanted = select(RunRow).where(RunRow.state == "finished", RunRow.finished > now - DELIVERED_WITHIN, RunRow.name.in_(waiting))
         with self.database.session() as session:
             return tuple(_run(one) for one in session.scalars(wanted.order_by(RunRow.finished)))
@@ -148,10 +148,12 @@ class Runs:
             if _changed(session, change) == 0:
                 raise RefusedError(f"run {run}: site {site!r} is not asked")
 
-    def begin(self, name: str) -> None:
-        """Its rounds begin. Nothing happens where they have begun."""
+    def begin(self, name: str, *, by: str = "") -> None:
+        """Its rounds begin, because an operator wants it so where one is named. Nothing happens where they have begun."""
         with self.database.session() as session:
             _move(session, name, "running", out_of=("offered",), words="", unless="running")
+            if by:
+                note(session, by, "begin", name, {}, datetime.now(UTC))
 
     def finish(self, name: str, result: str) -> None:
         """`result` is the fingerprint of the last adapter."""

@@ -167,11 +167,15 @@ class Conductor:
     def _finish(self, done: Checkpoint) -> None:
         result = done.adapter.fingerprint()
         write_whole(self.home.adapter_file(result), done.adapter.to_bytes())
+        took_part = {site for record in done.history for site in record.answered}
+        for site, one in self.runs.standings(self.offer.run).items():
+            if one.state != "approved" and site not in took_part:
+                self.runs.deliver(self.offer.run, site, "took no part")
         self.runs.finish(self.offer.run, result)
         log.info("run %s is over: adapter %s", self.offer.run, result[:12])
 
     def _deliver(self, grid: "Grid") -> None:
-        """What it came to, to each site that approved it, as soon as it is there."""
+        """What it came to, to each site that took part or would have, as soon as it is there."""
         while undelivered := self._undelivered():
             members, plans = self._members(), self._last_plans(undelivered)
             for answer in deliver_live(grid, members, plans, key=self.key, deadline_s=DELIVER_S, meanwhile=self._look):
@@ -189,7 +193,7 @@ class Conductor:
         if all(run.name != self.offer.run for run in self.runs.undelivered(datetime.now(UTC))):
             return []
         known = self.runs.standings(self.offer.run)
-        return [site for site, one in known.items() if one.state == "approved" and not one.delivered]
+        return [site for site, one in known.items() if not one.delivered]
 
     def _last_plans(self, sites: Iterable[SiteId]) -> dict[SiteId, Plan]:
         recipe = self.offer.recipe
@@ -250,7 +254,8 @@ class Conductor:
         """The sites of the offer that still belong to the consortium, by the keys that they have now."""
         active = self.registry.active()
         nodes = admit_only(self.link, {name: site.node_key.encode() for name, site in active.items()})
-        return {name: Member(node=nodes[name], signing_key=active[name].signing_key) for name in self.offer.sites if name in active}
+        asked = {name: active[name] for name in self.offer.sites if name in active}
+        return {name: Member(node=nodes[name], signing_key=site.signing_key, protocols=site.protocols) for name, site in asked.items()}
 
     def _look(self) -> None:
         if self.stop.is_set():

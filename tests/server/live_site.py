@@ -11,6 +11,7 @@ from client.flower.line import Where
 from client.flower.live import live_app
 from client.flower.node import Node
 from client.identity import load
+from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Update
 
 
@@ -23,7 +24,10 @@ def main(about: dict[str, str]) -> None:
         time.sleep(float(about["seconds"]))
         return Update(run=plan.run, round=plan.round, site=plan.site, delta=plan.adapter, patients=5, steps=1, loss=0.5)
 
-    app = live_app(about["site"], answer, signing=identity.signing, consortium=bytes.fromhex(about["consortium"]))
+    def stand(sealed: bytes, number: int, nonce: bytes) -> bytes:
+        raise RefusedError("nobody is offered anything here")
+
+    app = live_app(about["site"], answer, stand=stand, signing=identity.signing, consortium=bytes.fromhex(about["consortium"]))
     where = Where(address=about["address"], trusted=Path(about["ca"]).read_bytes(), key=identity.node)
     Node(where, at_work(app), stop=threading.Event(), memory=Path(about["identity"]) / "node").run()
 

@@ -37,6 +37,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "RETRY_S", 0.2)
 
 
+def nothing_offered(sealed: bytes, number: int, nonce: bytes) -> bytes:
+    raise RefusedError("nobody is offered anything here")
+
+
 class Consortium:
     """A coordinator and two hospitals with keys, which are members of a run."""
 
@@ -58,7 +62,7 @@ class Consortium:
         return {name: Member(node=nodes[name], signing_key=one.signing_public) for name, one in self.sites.items()}
 
     def node(self, site: str, answer: Answer, *, signing: bytes | None = None) -> AbstractContextManager[Contact]:
-        app = live_app(site, answer, signing=signing or self.sites[site].signing, consortium=self.public)
+        app = live_app(site, answer, stand=nothing_offered, signing=signing or self.sites[site].signing, consortium=self.public)
         return node(self.coordinator, self.sites[site], at_work(app), memory=self.folder / site / "node")
 
     def ask(
