@@ -10,6 +10,8 @@ from rainhill.errors import CredentialError
 
 PLAN, ANSWER = "plan 1", "answer 1"
 """What the coordinator asks for, signed by the consortium's key; what a site gives back, by its own."""
+EXCHANGE, EXCHANGED = "exchange 1", "exchanged 1"
+"""The same of secure aggregation."""
 _SIGNATURE = 64
 
 

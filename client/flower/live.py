@@ -11,9 +11,9 @@ from flwr.clientapp import ClientApp
 
 from client.flower.app import greeter
 from rainhill import wire
-from rainhill.errors import ProtocolError, RainhillError
+from rainhill.errors import ProtocolError, RainhillError, RefusedError
 from rainhill.messages import UNTOLD, Plan, Receipt, Refusal, SiteId, Update, Waiting
-from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
+from rainhill.stamp import ANSWER, EXCHANGE, EXCHANGED, PLAN, stamped, unstamped
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,17 @@ Stand = Callable[[bytes, int, bytes], bytes]
 """A sealed offer, the number of a round and a nonce -> how the site stands to it, sealed."""
 
 
-def live_app(site: SiteId, answer: Answer, *, stand: Stand, signing: bytes, consortium: bytes) -> ClientApp:
+Exchange = Callable[[bytes], bytes]
+"""One of secure aggregation."""
+
+
+def no_exchange(blob: bytes) -> bytes:
+    raise RefusedError(f"an exchange of secure aggregation ({len(blob)} bytes), and nothing here is masked")
+
+
+def live_app(
+    site: SiteId, answer: Answer, *, stand: Stand, exchange: Exchange = no_exchange, signing: bytes, consortium: bytes
+) -> ClientApp:
     """`signing` is the site's Ed25519 private key, `consortium` the public one of its consortium."""
     app, once = greeter(lambda _: site, signing), _Once()
 
@@ -33,6 +43,11 @@ def live_app(site: SiteId, answer: Answer, *, stand: Stand, signing: bytes, cons
         if not (isinstance(sealed, bytes) and isinstance(number, int) and isinstance(nonce, bytes)):
             raise ProtocolError("an offer that is no offer")
         return Message(RecordDict({"offer": ConfigRecord({"standing": stand(sealed, number, nonce)})}), reply_to=message)
+
+    @app.query("secure")
+    def secure(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both
+        blob = unstamped(wire.from_record(message.content), consortium, purpose=EXCHANGE)
+        return Message(wire.to_record(stamped(exchange(blob), signing, purpose=EXCHANGED)), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:  # noqa: ARG001 - Flower calls with both

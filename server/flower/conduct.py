@@ -28,11 +28,13 @@ from server.checkpoint import Checkpoint
 from server.database import Database
 from server.flower.link import Link, admit_only, opened_grid
 from server.flower.live import Member, collect_live, deliver_live
+from server.flower.masked import exchange_live
 from server.flower.offering import standings
 from server.home import Home
 from server.registry import Registry
 from server.rounds import Collect, run_rounds
 from server.runs import Runs
+from server.secure import Secure
 from server.serve import link_of
 from server.tables import RECEIVED
 
@@ -160,6 +162,7 @@ class Conductor:
             run=self.offer.run,
             sites=sorted(self.offer.sites),
             collect=self._collect(grid),
+            secure=self._secure(grid),
             folder=self._folder,
             on_round=on_round,
         )
@@ -226,6 +229,13 @@ class Conductor:
     def _record(self, record: RoundRecord) -> None:
         adapter = checkpoint.load(checkpoint.path_of(self._folder, record.round)).adapter
         self.runs.record(self.offer.run, record, adapter=adapter.fingerprint())
+
+    def _secure(self, grid: "Grid") -> Secure | None:
+        if self.offer.recipe.secure_aggregation is None:
+            return None
+        # By the keys of the offer, which is what every site was shown of the others.
+        pinned = {site: bytes.fromhex(key) for site, key in self.offer.sites.items()}
+        return Secure(exchange=exchange_live(grid, self._members, key=self.key), pinned=pinned)
 
     def _collect(self, grid: "Grid") -> Collect:
         def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
