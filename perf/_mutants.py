@@ -135,7 +135,7 @@ def _wrong(value: Any, rng: Random) -> Iterator[str]:
         "-Infinity",
         "1" + "0" * 400,
         "9" * 5000,
-        "",
+        ",",
         "undefined",
         "'x'",
     )

@@ -4,6 +4,7 @@ All are deterministic and, applied twice, the same as once. With error feedback 
 arXiv:1901.09847) a site adds what was lost to what it sends in the next round, so that small changes are delayed and not dropped.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ _BF16, _INT8, _SCALE, _VALUES, _PLACES, _SHAPE = "#bf16", "#int8", "#scale", "#v
 _MARKS: dict[Encoding, tuple[str, ...]] = {"float32": ("",), "bf16": (_BF16,), "int8": (_INT8, _SCALE), "top_k": (_PLACES, _VALUES, _SHAPE)}
 """What stands behind a tensor's name; the first of each is what the others go with."""
 _SIDES = 8
+_LARGEST = 2**40
 SMALLEST_SHARE = 0.001
 """Of its entries that a tensor may be packed to: what is unpacked is then at most so many times larger than what came."""
 
@@ -123,4 +125,7 @@ def _of(packed: Mapping[str, Array], key: str, dtype: type) -> Array:
         raise ProtocolError(f"{key}: missing")
     if packed[key].dtype != dtype:
         raise ProtocolError(f"{key}: dtype {packed[key].dtype} is not {np.dtype(dtype)}")
+    # numpy holds an array without entries whatever its other sides, and cannot turn it into one of larger entries.
+    if math.prod(side or 1 for side in packed[key].shape) > _LARGEST:
+        raise ProtocolError(f"{key}: shape {packed[key].shape} is of more than {_LARGEST} entries")
     return packed[key]

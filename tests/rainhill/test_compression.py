@@ -87,6 +87,8 @@ PLACES = {"a#places": np.array([0, 3], np.uint32), "a#values": np.ones(2, np.flo
         ("top_k", {**PLACES, "a#shape": np.array([2**31, 2**31], np.uint32)}, "are less than a share of 0.001"),
         # 8 bytes that stand for a gigabyte.
         ("top_k", {**PLACES, "a#shape": np.array([2**28], np.uint32)}, r"a: 2 of 2.684e\+08 entries are less than a share of 0.001"),
+        ("int8", {"a#int8": np.zeros((0, 2**62), np.int8), "a#scale": np.ones(1, np.float32)}, "a#int8: shape .* is of more than"),
+        ("bf16", {"a#bf16": np.zeros((0, 2**61), np.uint16)}, "a#bf16: shape .* is of more than"),
         # One name in two encodings: which is meant?
         ("float32", {"a": np.zeros(2, np.float32), "a#bf16": np.ones(2, np.uint16)}, "a#bf16: is not of encoding float32"),
         ("bf16", {"a": np.zeros(2, np.float32), "a#bf16": np.ones(2, np.uint16)}, "a: is not of encoding bf16"),
