@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import pytest
 from client.flower.app import at_work
 from client.flower.live import live_app
 from client.identity import Identity, new_identity
+from client.secure import Masker, hide, respond
 from rainhill import signed
 from rainhill.adapter import Adapter
+from rainhill.enrolment import SiteRequest
 from rainhill.messages import Plan, Receipt, Refusal, Update, Waiting
 from rainhill.offer import opened_offer
 from rainhill.standing import Standing, State, sealed_standing
@@ -48,6 +50,7 @@ class Hospital:
         self.asked: list[int] = []
         self.received: dict[str, Adapter] = {}
         self.before: Callable[[Plan], None] = lambda _: None
+        self.masker: Masker | None = None
 
     def stand(self, sealed: bytes, number: int, nonce: bytes) -> bytes:
         offer = opened_offer(sealed, consortium="north_west", public=signed.Envelope.from_bytes(sealed).key)
@@ -61,7 +64,12 @@ class Hospital:
         self.asked.append(plan.round)
         self.before(plan)
         delta = Adapter({name: np.full_like(array, self.move * plan.round) for name, array in plan.adapter.items()})
-        return Update(run=plan.run, round=plan.round, site=self.name, delta=delta, patients=5, steps=4, loss=0.5)
+        update = Update(run=plan.run, round=plan.round, site=self.name, delta=delta, patients=5, steps=4, loss=0.5)
+        return hide(self.masker, plan, update) if self.masker else update
+
+    def exchange(self, blob: bytes) -> bytes:
+        assert self.masker is not None
+        return respond(blob, self.masker)
 
 
 class World:
@@ -72,11 +80,9 @@ class World:
         self.registry, self.runs = Registry(database=self.database), Runs(database=self.database)
         self.identities: dict[str, Identity] = {}
 
-    def hospitals(self) -> dict[str, Hospital]:
-        """New ones of the old names; their keys are taken in the place of the old."""
-        from rainhill.enrolment import SiteRequest
-
-        made = {name: Hospital(name, move) for name, move in zip(SITES, (0.5, -0.25), strict=True)}
+    def hospitals(self, *names: str) -> dict[str, Hospital]:
+        """New ones, where there are some of these names already in their place, with new keys."""
+        made = {name: Hospital(name, move) for name, move in zip(names or SITES, (0.5, -0.25, 0.125), strict=False)}
         known = {site.name for site in self.registry.sites()}
         for name, one in made.items():
             request = SiteRequest.model_validate(
@@ -93,9 +99,10 @@ class World:
             (self.registry.rotate if name in known else self.registry.enrol)(request, by="ada")
         return made
 
-    def offer(self, name: str, **changes: object) -> Run:
-        one = recipe(rounds={"count": 3, "steps": 4, "deadline_s": 30, **changes})
-        offered, sealed = new_offer(self.home, self.registry, one, adapter=adapter(), run=name, sites=SITES, days=7, by="ada")
+    def offer(self, name: str, sites: Sequence[str] = SITES, masked: bool = False, **changes: object) -> Run:
+        rounds = {"count": 3, "steps": 4, "deadline_s": 30, **changes}
+        one = recipe(rounds=rounds, secure_aggregation={"bound": 4.0} if masked else None)
+        offered, sealed = new_offer(self.home, self.registry, one, adapter=adapter(), run=name, sites=sites, days=7, by="ada")
         return self.runs.offer(offered, sealed, by="ada")
 
     @contextmanager
@@ -107,6 +114,7 @@ class World:
                     one.name,
                     one.answer,
                     stand=one.stand,
+                    exchange=one.exchange,
                     signing=one.identity.signing,
                     consortium=signed.public_key(self.home.key()),
                 )
@@ -273,6 +281,24 @@ def test_a_site_that_is_revoked_is_asked_no_more(world: World) -> None:
     last = world.runs.rounds("advent")[-1]
     assert last.answered == ("bury",) and last.refused == {"oldham": "was revoked"}
     assert world.runs.standings("advent")["oldham"].delivered == "was revoked"
+
+
+def test_of_masked_updates_the_coordinator_learns_their_sum_alone(world: World, tmp_path: Path) -> None:
+    three = world.hospitals("bury", "oldham", "wirral")
+    run = world.offer("masked", tuple(three), masked=True)
+    section = run.recipe.secure_aggregation
+    assert section is not None
+    pinned = {name: one.identity.signing_public for name, one in three.items()}
+    for name, one in three.items():
+        one.masker = Masker(
+            site=name, folder=tmp_path / name, identity=one.identity.signing, pinned=pinned, section=section, weights="equal"
+        )
+    with world.at(*three.values()), world.conducted("masked") as thread:
+        assert until(lambda: not thread.is_alive())
+    assert world.state("masked") == "finished"
+    assert [len(record.answered) for record in world.runs.rounds("masked")] == [3, 3, 3]
+    result, plain = world.result("masked"), expected(three)
+    assert max(float(np.abs(result[name] - plain[name]).max()) for name in plain) <= 3 * 4.0 / 2**17
 
 
 def test_a_run_that_too_many_refuse_fails_and_says_so(world: World) -> None:
