@@ -1,19 +1,27 @@
 """What a site's daemon does with what it is asked: whether somebody has approved it, whether it is time, and then the work."""
 
 import logging
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from client import policy
-from client.egress import Door
+from client.bounds import refuse_beyond
+from client.egress import Door, digest
 from client.home import SiteHome
+from client.journal import Approved, Journal
 from client.offers import Offers
 from client.trainer import Trainer
-from rainhill.errors import RefusedError
-from rainhill.messages import Plan, Refusal, Update, Waiting
+from rainhill.errors import RainhillError, RefusedError
+from rainhill.messages import UNTOLD, Plan, Refusal, Update, Waiting
+from rainhill.offer import Offer
 from rainhill.standing import LONGEST, Standing, sealed_standing
 
 log = logging.getLogger(__name__)
+
+Train = Callable[[bytes, Plan], Update | Refusal]
+"""A sealed offer and a plan of its run -> what training makes of it."""
 
 RETRY_S = 15.0
 """After which a coordinator may ask again, where somebody has yet to decide."""
@@ -24,16 +32,18 @@ LONGEST_S = 900.0
 @dataclass(frozen=True, kw_only=True)
 class Desk:
     home: SiteHome
-    offers: Offers
-    door: Door
-    trainer: Trainer
-    signing: bytes
+    """As the daemon found it; what the site's file says is read anew each time."""
+    journal: Journal
+    train: Train
+    signing: bytes = field(repr=False)
     """The site's Ed25519 private key."""
+    _leaving: threading.Lock = field(default_factory=threading.Lock)
 
     def stand(self, sealed: bytes, number: int, nonce: bytes) -> bytes:
         """A run is offered, or offered again before round `number`: how the site stands to it, signed."""
-        offer = self.offers.take(sealed)
-        decided = self.offers.decided(offer, datetime.now(UTC), number=number)
+        offers = Offers(self.home.again(), self.journal)
+        offer = offers.take(sealed)
+        decided = offers.settled(offer, datetime.now(UTC), number=number)
         said = Standing(
             site=self.home.config.name,
             run=offer.run,
@@ -45,28 +55,57 @@ class Desk:
         return sealed_standing(said, self.signing)
 
     def answer(self, plan: Plan) -> Update | Refusal | Waiting:
-        """Raises RefusedError for a run that was never offered, and what the door raises."""
-        sealed = self.offers.sealed(plan.run)
-        offer = self.offers.offer(plan.run)
-        if plan.recipe != offer.recipe.sha256:
-            raise RefusedError(f"plan is for recipe {plan.recipe[:12]}, offered was {offer.recipe.sha256[:12]}")
-        decided = self.offers.decided(offer, datetime.now(UTC), number=plan.round)
+        """Raises LedgerError where the journal cannot be written: then nothing leaves at all."""
+        try:
+            return self._answer(plan)
+        except RainhillError as error:
+            # Its words may be of the site's own files.
+            log.warning("round %d of run %s: %s", plan.round, plan.run, error)
+        return self._door(self.home).refused(_refusal(plan, UNTOLD))
+
+    def _answer(self, plan: Plan) -> Update | Refusal | Waiting:
+        home = self.home.again()
+        offers, door = Offers(home, self.journal), self._door(home)
+        sealed, offer = offers.sealed(plan.run), offers.offer(plan.run)
+        try:
+            refuse_beyond(plan, offer)
+        except RefusedError as error:
+            return door.refused(_refusal(plan, str(error)))
+        stopped = self._may_go_on(home, offer, plan)
+        if not isinstance(stopped, Approved):
+            return door.refused(stopped) if isinstance(stopped, Refusal) else stopped
+        update: Update | Refusal | None = door.kept(plan)
+        if update is None:
+            closed_s = policy.opens_in_s(home.config.policy.hours, datetime.now())
+            if closed_s:
+                return _waiting(plan, f"trains from {home.config.policy.hours.partition('-')[0]}", min(closed_s, LONGEST_S))
+            door.forget(plan.run, plan.round)
+            update = self.train(sealed, plan)
+        if isinstance(update, Refusal):
+            return door.refused(update)
+        return self._let_out(offer, plan, update)
+
+    def _let_out(self, offer: Offer, plan: Plan, update: Update) -> Update | Refusal | Waiting:
+        """A fit may take hours, in which somebody may have taken the approval back, or another plan the last round of it."""
+        with self._leaving:
+            home = self.home.again()
+            door, approved = self._door(home), self._may_go_on(home, offer, plan)
+            if isinstance(approved, Refusal):
+                return door.refused(approved)
+            return door.let_out(plan, offer, approved, update) if isinstance(approved, Approved) else approved
+
+    def _may_go_on(self, home: SiteHome, offer: Offer, plan: Plan) -> Approved | Refusal | Waiting:
+        decided = Offers(home, self.journal).settled(offer, datetime.now(UTC), number=plan.round, plan=digest(plan))
         if decided.state == "refused":
-            return self.door.refused(_refusal(plan, decided.reason))
+            return _refusal(plan, decided.reason)
         if decided.approved is None or decided.state == "pending":
             return _waiting(plan, decided.reason, RETRY_S)
-        if self.home.paused.exists():
+        if home.paused.exists():
             return _waiting(plan, "the site has paused", RETRY_S)
-        update: Update | Refusal | None = self.door.kept(plan)
-        if update is None:
-            closed_s = policy.opens_in_s(self.home.config.policy.hours, datetime.now())
-            if closed_s:
-                return _waiting(plan, f"trains from {self.home.config.policy.hours.partition('-')[0]}", min(closed_s, LONGEST_S))
-            self.door.forget(plan.run, plan.round)
-            update = self.trainer.answer(sealed, plan)
-        if isinstance(update, Refusal):
-            return self.door.refused(update)
-        return self.door.let_out(plan, offer, decided.approved, update)
+        return decided.approved
+
+    def _door(self, home: SiteHome) -> Door:
+        return Door(home=home, journal=self.journal)
 
 
 def _refusal(plan: Plan, reason: str) -> Refusal:
@@ -79,5 +118,5 @@ def _waiting(plan: Plan, reason: str, retry_s: float) -> Waiting:
 
 
 def desk_of(home: SiteHome, trainer: Trainer) -> Desk:
-    offers = Offers.open(home)
-    return Desk(home=home, offers=offers, door=Door(home=home, journal=offers.journal), trainer=trainer, signing=home.identity().signing)
+    journal = Journal.open(home.state, site=home.config.name)
+    return Desk(home=home, journal=journal, train=trainer.answer, signing=home.identity().signing)

@@ -10,12 +10,12 @@ from client.offers import opened
 from client.privacy.guard import Guard
 from client.privacy.ledger import Ledger
 from client.secure import Masker
-from client.training.answer import answer, site_seed
+from client.training.answer import answered, site_seed
 from client.training.memory import Memory
 from client.training.prefix import PrefixCache
 from client.workbench import Bench, OwnData, open_bench, own_data
-from rainhill.config import ComputeConfig
-from rainhill.errors import ConfigError, RainhillError
+from rainhill.config import ComputeConfig, SiteConfig
+from rainhill.errors import ConfigError, RainhillError, RefusedError
 from rainhill.messages import UNTOLD, Plan, Refusal, Update
 from rainhill.offer import Offer
 from rainhill.recipe import Recipe
@@ -30,6 +30,8 @@ class _Open:
     recipe: str
     table: tuple[int, int]
     """Time and size of the manifest: with another one, the data are read again."""
+    config: SiteConfig
+    """As the site's file had it."""
     bench: Bench
     data: OwnData
 
@@ -42,7 +44,12 @@ class Workshop:
     def answer(self, sealed: bytes, plan: Plan) -> Update | Refusal:
         """`sealed` is the offer of the plan's run. What goes wrong is told here, in the site's own log, and not to who asked."""
         try:
+            self.home = self.home.again()
             return self._answer(opened(self.home, sealed), plan)
+        except RefusedError as error:
+            # Of what was asked and what is allowed, and so for who asked.
+            log.info("round %d of run %s: %s", plan.round, plan.run, error)
+            return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
         except RainhillError as error:
             log.warning("round %d of run %s: %s", plan.round, plan.run, error)
         except Exception:
@@ -53,7 +60,7 @@ class Workshop:
         recipe = offer.recipe
         own = self._opened(recipe)
         folder = self.home.run(plan.run)
-        return answer(
+        return answered(
             plan,
             recipe=recipe,
             strategy=own.bench.strategy,
@@ -67,12 +74,14 @@ class Workshop:
 
     def _opened(self, recipe: Recipe) -> _Open:
         known, table = self._open, _table(self.home)
-        if known is None or known.recipe != recipe.sha256:
+        if known is None or (known.recipe, known.config) != (recipe.sha256, self.home.config):
             # Two bases at once may be more than the machine holds.
             self._open = known = None
         if known is None or known.table != table:
             bench = known.bench if known else _bench(self.home, recipe)
-            self._open = known = _Open(recipe=recipe.sha256, table=table, bench=bench, data=_data(self.home, bench))
+            self._open = known = _Open(
+                recipe=recipe.sha256, table=table, config=self.home.config, bench=bench, data=_data(self.home, bench)
+            )
         return known
 
     def _guard(self, recipe: Recipe, films: Cohort) -> Guard | None:
