@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 File = click.Path(path_type=Path, dir_okay=False)
 Site = click.argument("site_file", metavar="SITE.toml", type=File)
 By = click.option("--by", metavar="NAME", required=True, help="Who decides: it is written into the site's journal, and does not leave.")
+Which = click.option("--update", metavar="SHA256", default="", help="The one that begins so, where two of the round are held.")
 AsJson = click.option("--json", "as_json", is_flag=True, help="For a script.")
 
 
@@ -92,13 +93,14 @@ def held(site_file: Path, as_json: bool) -> None:
 @click.argument("run")
 @click.argument("number", metavar="ROUND", type=click.IntRange(min=1))
 @By
-def release(site_file: Path, run: str, number: int, by: str) -> None:
+@Which
+def release(site_file: Path, run: str, number: int, by: str, update: str) -> None:
     """Let the held update of RUN's ROUND leave."""
     from client.egress import decide_held
 
     offers = _offers(site_file)
-    update = decide_held(offers.home, offers.journal, run, number, by=by)
-    click.echo(f"update {update[:12]} of run {run}, round {number}, is released; it leaves when the coordinator asks next")
+    sha256 = decide_held(offers.home, offers.journal, run, number, by=by, update=update)
+    click.echo(f"update {sha256[:12]} of run {run}, round {number}, is released; it leaves when the coordinator asks next")
 
 
 @click.command()
@@ -106,14 +108,15 @@ def release(site_file: Path, run: str, number: int, by: str) -> None:
 @click.argument("run")
 @click.argument("number", metavar="ROUND", type=click.IntRange(min=1))
 @By
+@Which
 @click.option("--reason", required=True, help="Kept in the site's journal; it does not leave.")
-def withhold(site_file: Path, run: str, number: int, by: str, reason: str) -> None:
+def withhold(site_file: Path, run: str, number: int, by: str, update: str, reason: str) -> None:
     """Never let the held update of RUN's ROUND leave. What it has cost in privacy stays charged."""
     from client.egress import decide_held
 
     offers = _offers(site_file)
-    update = decide_held(offers.home, offers.journal, run, number, by=by, withheld=reason)
-    click.echo(f"update {update[:12]} of run {run}, round {number}, is withheld")
+    sha256 = decide_held(offers.home, offers.journal, run, number, by=by, update=update, withheld=reason)
+    click.echo(f"update {sha256[:12]} of run {run}, round {number}, is withheld")
 
 
 @click.command()

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 import rainhill
-import strategies
 from client.home import SiteHome
 from client.journal import Approved
-from client.offers import Offers, refusals, training_patients
+from client.offers import Offers, leaving, refusals, training_patients
 from client.privacy.ledger import Ledger
 from client.privacy.statement import Snapshot
 from client.privacy.what_if import WhatIf, what_if
-from rainhill.adapter import Adapter
-from rainhill.errors import RainhillError
+from rainhill.errors import RainhillError, RefusedError
 from rainhill.offer import Offer
 from rainhill.recipe import Recipe
 
@@ -125,15 +123,10 @@ def _ledger(home: SiteHome) -> Snapshot:
 
 def _leaves(home: SiteHome, offer: Offer) -> Leaves | None:
     try:
-        strategy = strategies.from_recipe(offer.recipe)
-    except RainhillError:
+        tensors = leaving(home, offer)
+    except RefusedError:
+        # `refusals` says why.
         return None
-    # Only shapes are asked for, but a rule may decompose what it is given.
-    rng = np.random.default_rng(0)
-    start = Adapter({name: rng.standard_normal(shape, dtype=np.float32) for name, shape in offer.tensors.items()})
-    state = strategy.init(start)
-    sent = strategy.down(start, state, home.config.name)
-    tensors = strategy.uplink(sent, strategy.local(sent, state, home.config.name))
     values = sum(int(np.prod(shape)) for shape in tensors.values())
     section = offer.recipe.compression
     return Leaves(
@@ -172,7 +165,8 @@ def _changes(offers: Offers, offer: Offer) -> tuple[Change, ...] | None:
 
 def _last_approved(offers: Offers, offer: Offer) -> Recipe | None:
     runs = [event.run for event in offers.journal.events() if isinstance(event, Approved) and event.run != offer.run]
-    for run in reversed(runs):
+    known = set(offers.names())
+    for run in (run for run in reversed(runs) if run in known):
         recipe = offers.offer(run).recipe
         if recipe.name == offer.recipe.name:
             return recipe

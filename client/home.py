@@ -16,7 +16,7 @@ from rainhill import signed, weights, wire
 from rainhill.bundle import MANIFEST, unpack
 from rainhill.config import SiteConfig, parse, read_toml, state_folder
 from rainhill.enrolment import BUNDLE, Bundle, SiteRequest, read_document, sealed_request
-from rainhill.errors import CredentialError, LedgerError, RefusedError
+from rainhill.errors import ConfigError, CredentialError, LedgerError, RefusedError
 from rainhill.files import alone, private_folder, read_private, write_whole
 
 LAST, OUTCOME = "last.plan", "outcome.json"
@@ -35,6 +35,14 @@ class SiteHome:
         """Of the site of this file. Looks at nothing but the file."""
         config = read_toml(site_file, SiteConfig)
         return cls(file=site_file.absolute(), config=config, state=state_folder(site_file, config))
+
+    def again(self) -> "SiteHome":
+        """As the site's file says now: what its people change in it counts at once. ConfigError where it names another folder or site."""
+        now = SiteHome.open(self.file)
+        for what, got, before in (("name", now.config.name, self.config.name), ("state", now.state, self.state)):
+            if got != before:
+                raise ConfigError(f"{self.file}: {what} is {got} now, and was {before} when the daemon began: start it again")
+        return now
 
     @property
     def keys(self) -> Path:

@@ -94,6 +94,8 @@ class Left(Event):
     run: RunId
     round: Round
     recipe: Sha256
+    plan: Sha256
+    """That it answers."""
     to: ShortName
     """The consortium."""
     approved_by: Person
@@ -174,12 +176,13 @@ def decision(events: Iterable[Event], run: str) -> Decision | None:
 
 
 def rounds_left(events: Iterable[Event], run: str) -> int:
-    """How many rounds more may leave under the run's newest approval; one that left twice counts once. 0 where there is none."""
+    """How many updates more may leave under the run's newest approval; the answer to one plan counts once. 0 where there is none."""
     events = tuple(events)
     newest = decision(events, run)
     if not isinstance(newest, Approved):
         return 0
-    left = {event.round for event in events if isinstance(event, Left) and event.run == run}
+    # By the plan: of one round, another adapter asks for another look at the patients.
+    left = {event.plan for event in events if isinstance(event, Left) and event.run == run}
     # A person may have approved fewer anew than had left by then.
     return max(newest.rounds - len(left), 0)
 

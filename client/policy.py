@@ -14,7 +14,9 @@ def refusals(recipe: Recipe, site: SiteConfig, *, patients: int | None) -> list[
 
     `patients` are those of the site's training part, where they have been counted.
     """
-    found = list(_beyond(recipe, site.policy, patients))
+    found = list(_beyond(recipe, site.policy))
+    if patients is not None:
+        found += too_few(site.policy, patients)
     if site.privacy is None and recipe.privacy is not None:
         found.append(f"epsilon {recipe.privacy.epsilon:g} is asked, and the site's file has no [privacy] that says what patients may spend")
     elif site.privacy is not None:
@@ -25,7 +27,7 @@ def refusals(recipe: Recipe, site: SiteConfig, *, patients: int | None) -> list[
     return found
 
 
-def _beyond(recipe: Recipe, policy: PolicyConfig, patients: int | None) -> Iterator[str]:
+def _beyond(recipe: Recipe, policy: PolicyConfig) -> Iterator[str]:
     for what, got, allowed in (
         ("task", recipe.task.name, policy.tasks),
         ("base model", recipe.base.sha256, policy.bases),
@@ -35,9 +37,12 @@ def _beyond(recipe: Recipe, policy: PolicyConfig, patients: int | None) -> Itera
             yield f"{what} {got}, the site allows {', '.join(allowed) or 'none'}"
     if policy.rounds is not None and recipe.rounds.count > policy.rounds:
         yield f"{recipe.rounds.count} rounds, the site allows {policy.rounds}"
-    if patients is not None and patients < policy.min_patients:
-        # Not how many: that few take part is all that is told.
-        yield f"fewer training patients than the {policy.min_patients} that the site wants at least"
+
+
+def too_few(policy: PolicyConfig, patients: int) -> list[str]:
+    # Not how many: that few take part is all that is told.
+    few = patients < policy.min_patients
+    return [f"fewer training patients than the {policy.min_patients} that the site wants at least"] if few else []
 
 
 def opens_in_s(hours: str, now: datetime) -> float:

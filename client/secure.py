@@ -41,6 +41,14 @@ def hide(masker: Masker, plan: Plan, update: Update) -> Update:
     return replace(update, delta=Adapter({}))
 
 
+def hidden(masker: Masker, run: str, number: int) -> Update:
+    """What was kept of a round's update to be masked. RefusedError where nothing was."""
+    folder = _folder(masker, run, number)
+    if not (folder / "update").exists():
+        raise RefusedError(f"{masker.site}: has no update for round {number} of run {run}")
+    return _update(folder)
+
+
 def respond(blob: bytes, masker: Masker) -> bytes:
     """The answer to one exchange, or the site's refusal."""
     message, version = wire.secure_from_bytes(blob), wire.version_of(blob)
@@ -104,6 +112,8 @@ def _reveal(masker: Masker, message: SecureMessage) -> bytes:
     return revealed.to_bytes(terms)
 
 
+MASKED = 2
+"""The exchange in which the masked update leaves."""
 _EXCHANGES: tuple[Callable[[Masker, SecureMessage], bytes], ...] = (_advertise, _share, _mask, _confirm, _reveal)
 
 
@@ -112,10 +122,7 @@ def _check_terms(masker: Masker, message: SecureMessage, terms: Terms) -> None:
 
     Another site's weight is for that site to check: all sign the same terms, or they share no masks.
     """
-    folder = _folder(masker, message.run, message.round)
-    if not (folder / "update").exists():
-        raise RefusedError(f"{masker.site}: has no update for round {message.round} of run {message.run}")
-    update = _update(folder)
+    update = hidden(masker, message.run, message.round)
     shapes = {name: array.shape for name, array in update.delta.items()}
     equal, own = masker.weights == "equal", update.patients or 0
     expected = agree(

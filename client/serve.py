@@ -4,10 +4,11 @@ import logging
 import os
 import threading
 
-from client.desk import Desk, desk_of
+from client.desk import desk_of
 from client.flower.line import Contact, Where
 from client.flower.node import Node
 from client.home import SiteHome
+from client.results import Settling
 from client.status import keep_status
 from client.trainer import Trainer
 from rainhill import logs
@@ -36,8 +37,16 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
         stop, contact = stopped_by_signals(), Contact()
         trainer = Trainer(site_file=home.file, json_logs=json_logs)
         desk = desk_of(home, trainer)
+        settling = Settling(home=home, journal=desk.journal, find_out=trainer.outcome)
         consortium = bytes.fromhex(bundle.consortium_key)
-        work = at_work(live_app(home.config.name, desk.answer, stand=desk.stand, signing=identity.signing, consortium=consortium))
+        app = live_app(
+            home.config.name, desk.answer, stand=desk.stand, exchange=desk.exchange, signing=identity.signing, consortium=consortium
+        )
+        work = at_work(
+            live_app(
+                home.config.name, desk.answer, stand=desk.stand, exchange=desk.exchange, signing=identity.signing, consortium=consortium
+            )
+        )
         where = Where(address=home.address, trusted=home.trusted(), key=identity.node)
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
         logs.quieten()
@@ -47,7 +56,7 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
         try:
             # At once, so that what is being trained on is not waited for.
             threading.Thread(target=_close_after, args=(stop, trainer), name="trainer", daemon=True).start()
-            threading.Thread(target=_settle, args=(desk, stop), name="outcomes", daemon=True).start()
+            threading.Thread(target=_settle, args=(settling, stop), name="outcomes", daemon=True).start()
             Node(where, work, stop=stop, contact=contact, memory=home.node).run()
         finally:
             stop.set()
@@ -55,11 +64,11 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
             keeping.join()
 
 
-def _settle(desk: Desk, stop: threading.Event) -> None:
+def _settle(settling: Settling, stop: threading.Event) -> None:
     """Looks now and then: a run may be over while it is not the site's hours, and the training process may have been ended."""
     while not stop.wait(SETTLE_S):
         try:
-            desk.settle()
+            settling.settle()
         except (RainhillError, OSError) as error:
             log.warning("what a run came to waits: %s", error)
 

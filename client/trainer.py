@@ -101,6 +101,10 @@ class Trainer:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
         self.starts += 1
         self._line = Connection(ours.detach())
+        if self._closed:
+            # Since it was looked at: `close` has found nothing to end.
+            self._process.kill()
+            raise EOFError
         return self._line
 
     def _ended(self) -> str:

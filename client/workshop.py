@@ -8,17 +8,16 @@ from typing import Any
 from client.data import cohort, manifest
 from client.data.cohort import Cohort
 from client.home import OUTCOME, SiteHome
-from client.offers import opened
+from client.offers import masker_of, opened
 from client.outcome import described, outcome
 from client.privacy.guard import Guard
 from client.privacy.ledger import Ledger
-from client.secure import Masker
-from client.training.answer import answer, site_seed
+from client.training.answer import answered, site_seed
 from client.training.memory import Memory
 from client.training.prefix import PrefixCache
 from client.workbench import Bench, OwnData, open_bench, own_data
-from rainhill.config import ComputeConfig
-from rainhill.errors import ConfigError, RainhillError
+from rainhill.config import ComputeConfig, SiteConfig
+from rainhill.errors import ConfigError, RainhillError, RefusedError
 from rainhill.files import write_whole
 from rainhill.messages import UNTOLD, Plan, Refusal, Update
 from rainhill.offer import Offer
@@ -34,6 +33,8 @@ class _Open:
     recipe: str
     table: tuple[int, int]
     """Time and size of the manifest: with another one, the data are read again."""
+    config: SiteConfig
+    """As the site's file had it."""
     bench: Bench
     data: OwnData
 
@@ -46,7 +47,12 @@ class Workshop:
     def answer(self, sealed: bytes, plan: Plan) -> Update | Refusal:
         """`sealed` is the offer of the plan's run. What goes wrong is told here, in the site's own log, and not to who asked."""
         try:
+            self.home = self.home.again()
             return self._answer(opened(self.home, sealed), plan)
+        except RefusedError as error:
+            # Of what was asked and what is allowed, and so for who asked.
+            log.info("round %d of run %s: %s", plan.round, plan.run, error)
+            return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
         except RainhillError as error:
             log.warning("round %d of run %s: %s", plan.round, plan.run, error)
         except Exception:
@@ -56,6 +62,7 @@ class Workshop:
     def outcome(self, sealed: bytes, plan: Plan) -> dict[str, Any]:
         """What the run came to here, written beside its adapters in the run's folder; empty where that failed, and the log says why."""
         try:
+            self.home = self.home.again()
             offer = opened(self.home, sealed)
             own, folder = self._opened(offer.recipe), self.home.run(plan.run)
             found = outcome(plan, own.bench, own.data, Memory(folder / "memory"))
@@ -74,7 +81,7 @@ class Workshop:
         recipe = offer.recipe
         own = self._opened(recipe)
         folder = self.home.run(plan.run)
-        return answer(
+        return answered(
             plan,
             recipe=recipe,
             strategy=own.bench.strategy,
@@ -83,17 +90,19 @@ class Workshop:
             data=own.data,
             memory=Memory(folder / "memory"),
             guard=self._guard(recipe, own.data.cohort),
-            masker=_masker(self.home, offer),
+            masker=masker_of(self.home, offer),
         )
 
     def _opened(self, recipe: Recipe) -> _Open:
         known, table = self._open, _table(self.home)
-        if known is None or known.recipe != recipe.sha256:
+        if known is None or (known.recipe, known.config) != (recipe.sha256, self.home.config):
             # Two bases at once may be more than the machine holds.
             self._open = known = None
         if known is None or known.table != table:
             bench = known.bench if known else _bench(self.home, recipe)
-            self._open = known = _Open(recipe=recipe.sha256, table=table, bench=bench, data=_data(self.home, bench))
+            self._open = known = _Open(
+                recipe=recipe.sha256, table=table, config=self.home.config, bench=bench, data=_data(self.home, bench)
+            )
         return known
 
     def _guard(self, recipe: Recipe, films: Cohort) -> Guard | None:
@@ -148,17 +157,3 @@ def _data(home: SiteHome, bench: Bench) -> OwnData:
         precision=home.config.prefix,
     )
     return own_data(bench, films, cache=kept)
-
-
-def _masker(home: SiteHome, offer: Offer) -> Masker | None:
-    section = offer.recipe.secure_aggregation
-    if section is None:
-        return None
-    return Masker(
-        site=home.config.name,
-        folder=home.run(offer.run) / "secure",
-        identity=home.identity().signing,
-        pinned={site: bytes.fromhex(key) for site, key in offer.sites.items()},
-        section=section,
-        weights=offer.recipe.strategy.weights,
-    )

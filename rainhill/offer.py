@@ -4,6 +4,7 @@ A site approves what is in here and nothing else: an approval is bound to the sh
 """
 
 import hashlib
+import math
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -14,6 +15,8 @@ from rainhill.errors import CredentialError
 from rainhill.recipe import Recipe, Sha256
 
 OFFER = "offer 1"
+LARGEST = 2**28
+"""Values of all tensors together: a site draws so many, to show what would leave."""
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """Of a run, for good: it names folders and files."""
 TensorName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.]+$")]
@@ -40,6 +43,9 @@ class Offer(Document):
     def _asks_whom_its_recipe_names(self) -> "Offer":
         if self.until <= self.made:
             raise ValueError(f"until {self.until.isoformat()} is not after made {self.made.isoformat()}")
+        values = sum(math.prod(shape) for shape in self.tensors.values())
+        if values > LARGEST:
+            raise ValueError(f"its tensors hold {values} values, more than {LARGEST}")
         if self.recipe.sites and set(self.recipe.sites) != set(self.sites):
             raise ValueError(f"asks {', '.join(sorted(self.sites))}, and its recipe names {', '.join(sorted(self.recipe.sites))}")
         return self

@@ -64,8 +64,8 @@ def finished(guard: Guard, plan: Plan) -> Update | None:
     paid = (event for event in guard.ledger.events() if isinstance(event, Charged) and event.what == "update")
     if not any((event.run, event.round) == (plan.run, plan.round) for event in paid):
         raise RefusedError(
-            f"run {plan.run}, round {plan.round}: an update is kept in {guard.folder}, but {guard.ledger.path.name} holds no charge "
-            "for it: an older ledger, or another, was put in its place"
+            f"run {plan.run}, round {plan.round}: an update is kept, but {guard.ledger.path.name} holds no charge for it: an older ledger, "
+            "or another, was put in its place"
         )
     blob = path.read_bytes()
     answer = wire.answer_from_bytes(blob)

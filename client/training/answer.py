@@ -56,20 +56,9 @@ def answer(
     guard: Guard | None = None,
     masker: Masker | None = None,
 ) -> Update | Refusal:
-    """Fits the plan's adapter to the site's training patients; a site that cannot says why.
-
-    With a `guard` the fit is private, was charged to the site's ledger before it began, and is done once for each plan. With a `masker`
-    the update stays until it is masked, and its tensors are not in the answer.
-    """
-    desk = _Desk(recipe=recipe, strategy=strategy, net=net, task=task, data=data, memory=memory, guard=guard)
+    """As `answered`; a site that cannot says why."""
     try:
-        _refuse_strangers(plan, desk)
-        if recipe.secure_aggregation is not None and masker is None:
-            raise RefusedError(f"{plan.site}: recipe {recipe.name} asks for secure aggregation, and the site has no key to sign with")
-        update = _update(plan, desk, None) if guard is None else _private_update(plan, desk, guard)
-        if recipe.secure_aggregation is None or masker is None:
-            return update
-        return hide(masker, plan, update)
+        return answered(plan, recipe=recipe, strategy=strategy, net=net, task=task, data=data, memory=memory, guard=guard, masker=masker)
     except DataError as error:
         if guard is None:
             return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
@@ -78,6 +67,33 @@ def answer(
         return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=UNTOLD)
     except RainhillError as error:
         return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
+
+
+def answered(
+    plan: Plan,
+    *,
+    recipe: Recipe,
+    strategy: Strategy,
+    net: Net,
+    task: Task,
+    data: LocalData,
+    memory: Memory,
+    guard: Guard | None = None,
+    masker: Masker | None = None,
+) -> Update:
+    """Fits the plan's adapter to the site's training patients. Raises a RainhillError, of which only a RefusedError is for who asked.
+
+    With a `guard` the fit is private, was charged to the site's ledger before it began, and is done once for each plan. With a `masker`
+    the update stays until it is masked, and its tensors are not in the answer.
+    """
+    desk = _Desk(recipe=recipe, strategy=strategy, net=net, task=task, data=data, memory=memory, guard=guard)
+    _refuse_strangers(plan, desk)
+    if recipe.secure_aggregation is not None and masker is None:
+        raise RefusedError(f"{plan.site}: recipe {recipe.name} asks for secure aggregation, and the site has no key to sign with")
+    update = _update(plan, desk, None) if guard is None else _private_update(plan, desk, guard)
+    if recipe.secure_aggregation is None or masker is None:
+        return update
+    return hide(masker, plan, update)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,7 @@ def declined(run="spring", recipe="chest"):
 def left(number=1, run="spring", **fields):
     usual = {
         "recipe": sha("chest"),
+        "plan": sha(("plan", run, number)),
         "to": "mersey",
         "approved_by": "Grace",
         "update": sha((run, number)),
