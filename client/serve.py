@@ -42,11 +42,7 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
         app = live_app(
             home.config.name, desk.answer, stand=desk.stand, exchange=desk.exchange, signing=identity.signing, consortium=consortium
         )
-        work = at_work(
-            live_app(
-                home.config.name, desk.answer, stand=desk.stand, exchange=desk.exchange, signing=identity.signing, consortium=consortium
-            )
-        )
+        work = at_work(app)
         where = Where(address=home.address, trusted=home.trusted(), key=identity.node)
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
         logs.quieten()

@@ -2,10 +2,10 @@
 
     python -m perf.kills [--kills 100] [--rounds 20] [--seed 0] [--out runs/perf-kills]
 
-The coordinator, its SuperLink, the process that conducts the run, each hospital's daemon and each training process are killed (SIGKILL) in
-random order at random moments; the two kinds of daemon are started again as an init system would. Printed: what was killed how often, the
-seconds until the next round was done, rounds that lost a site, what the ledgers hold beside what was asked, processes left behind, and how
-far the adapter is from the undisturbed one. Exit code 1 where a round was lost, a ledger is short, an adapter differs, or a process is left.
+The coordinator, its SuperLink, the process that conducts the run, each hospital's daemon and each training process are killed (SIGKILL)
+in random order at random moments; the two kinds of daemon are started again as an init system would. Printed: what was killed how often,
+the seconds until the next round was done, rounds that lost a site, what the ledgers hold beside what was asked, processes left behind, and
+how far the adapter is from the undisturbed one. Exit code 1 where one of these is not as it should be.
 """
 
 import argparse

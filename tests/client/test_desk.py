@@ -249,7 +249,6 @@ def beyond(plan: Plan, asks: Asks) -> dict[str, tuple[Plan, str]]:
         "another recipe": (replace(plan, recipe="0" * 64), "plan is for recipe 000000000000, offered was"),
         "round 1000": (replace(later, round=1000), "plan is for round 1000, the recipe has 2"),
         "round 0": (replace(later, round=0), "plan is for round 0, the recipe has 2"),
-        "round -1": (replace(later, round=-1), "plan is for round -1, the recipe has 2"),
     }
 
 
