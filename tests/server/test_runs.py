@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -15,8 +15,8 @@ from rainhill.errors import DatabaseError, RefusedError
 from rainhill.offer import opened_offer
 from server.database import MIGRATIONS, Database
 from server.registry import Registry
-from server.runs import Runs
-from server.tables import RoundRow, RunRow
+from server.runs import DELIVERED_WITHIN, Runs
+from server.tables import RECEIVED, RoundRow, RunRow
 from tests.server.conftest import Postgres
 from tests.server.offers import KEY, NOW, enrol, offer, recipe, record, sealed
 
@@ -197,6 +197,32 @@ def test_what_a_site_says_is_kept_on_one_line_whatever_is_in_it(runs: Runs) -> N
     runs.says("spring-1", "x" * 5000)
     assert len(runs.run("spring-1").words) == 1000
     assert not runs.stand("spring-1", "bury", "refused", "no\0\x1b[2J\n\ud800")
+
+
+def test_a_result_is_to_be_brought_until_every_site_has_it_or_does_not_take_it(runs: Runs) -> None:
+    offered(runs)
+    now = datetime.now(UTC)
+    assert runs.undelivered(now) == ()
+    runs.begin("spring-1")
+    assert runs.undelivered(now) == ()
+    runs.finish("spring-1", "4" * 64)
+    assert [run.name for run in runs.undelivered(now)] == ["spring-1"]
+    runs.deliver("spring-1", "bury", RECEIVED)
+    assert [run.name for run in runs.undelivered(now)] == ["spring-1"]
+    # A site that stays away is not waited for for ever.
+    assert runs.undelivered(now + DELIVERED_WITHIN + timedelta(minutes=1)) == ()
+    runs.deliver("spring-1", "oldham", "was revoked")
+    assert runs.undelivered(now) == ()
+    assert {site: one.delivered for site, one in runs.standings("spring-1").items()} == {"bury": "received", "oldham": "was revoked"}
+    with pytest.raises(RefusedError, match="spring-1: site 'wirral' is not asked"):
+        runs.deliver("spring-1", "wirral", RECEIVED)
+
+
+def test_an_operator_who_begins_a_run_is_written_down(runs: Runs) -> None:
+    offered(runs)
+    runs.begin("spring-1", by="grace")
+    runs.begin("spring-1")
+    assert acts(runs) == [("ada", "run", "spring-1"), ("grace", "begin", "spring-1")]
 
 
 def test_rounds_come_back_as_they_were_and_one_that_is_recorded_again_replaces(runs: Runs) -> None:
