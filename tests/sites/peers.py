@@ -47,7 +47,18 @@ class Consortium:
         return run("site", command, f"{site}.toml", *arguments, cwd=self.folders[site], **how)  # type: ignore[arg-type]
 
     def begin(self) -> None:
-        address = ("--host", "localhost", "--bind", "127.0.0.1", "--port", self.ports[0], "--private-port", self.ports[1])
+        address = (
+            "--host",
+            "localhost",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            self.ports[0],
+            "--private-port",
+            self.ports[1],
+            "--metrics-port",
+            0,
+        )
         said = self.coordinator("init", "north_west", *address).stdout
         found = re.search(r"Its key is ((?:[0-9a-f]{4}-){7}[0-9a-f]{4})", said)
         assert found is not None
