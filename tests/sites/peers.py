@@ -37,6 +37,7 @@ class Consortium:
         self.folders = {site: folder / site for site in sites}
         self.hub.mkdir(parents=True)
         self.ports = free_port(), free_port()
+        self.metrics_port = 0
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.fingerprint = ""
 
@@ -57,7 +58,7 @@ class Consortium:
             "--private-port",
             self.ports[1],
             "--metrics-port",
-            0,
+            self.metrics_port,
         )
         said = self.coordinator("init", "north_west", *address).stdout
         found = re.search(r"Its key is ((?:[0-9a-f]{4}-){7}[0-9a-f]{4})", said)
