@@ -62,6 +62,7 @@ def offer(run: str = "spring-1", *, sites: Sequence[str] = ("bury", "oldham"), m
         "run": run,
         "recipe": recipe(),
         "adapter": "1" * 64,
+        "tensors": {"layer.lora_A": (2, 3)},
         "sites": {site: f"{number:064x}" for number, site in enumerate(sites)},
         "by": "ada",
         "made": made,
