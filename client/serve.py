@@ -8,11 +8,13 @@ from client.desk import desk_of
 from client.flower.line import Contact, Where
 from client.flower.node import Node
 from client.home import SiteHome
+from client.metrics import site_metrics
 from client.results import Settling
 from client.status import keep_status
 from client.trainer import Trainer
 from rainhill import logs
 from rainhill.errors import RainhillError
+from rainhill.exposed import exposing
 from rainhill.files import held
 from rainhill.supervise import stopped_by_signals
 
@@ -47,17 +49,23 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
         logs.quieten()
         _warn(home)
-        keeping = threading.Thread(target=keep_status, args=(home, contact, stop), name="status")
-        keeping.start()
-        try:
-            # At once, so that what is being trained on is not waited for.
-            threading.Thread(target=_close_after, args=(stop, trainer), name="trainer", daemon=True).start()
-            threading.Thread(target=_settle, args=(settling, stop), name="outcomes", daemon=True).start()
-            Node(where, work, stop=stop, contact=contact, memory=home.node).run()
-        finally:
-            stop.set()
-            trainer.close()
-            keeping.join()
+        node = Node(where, work, stop=stop, contact=contact, memory=home.node)
+        with exposing(site_metrics(home, contact, trainer), home.config.metrics):
+            _work(home, node, settling, trainer, stop)
+
+
+def _work(home: SiteHome, node: Node, settling: Settling, trainer: Trainer, stop: threading.Event) -> None:
+    keeping = threading.Thread(target=keep_status, args=(home, node.contact, stop), name="status")
+    keeping.start()
+    try:
+        # At once, so that what is being trained on is not waited for.
+        threading.Thread(target=_close_after, args=(stop, trainer), name="trainer", daemon=True).start()
+        threading.Thread(target=_settle, args=(settling, stop), name="outcomes", daemon=True).start()
+        node.run()
+    finally:
+        stop.set()
+        trainer.close()
+        keeping.join()
 
 
 def _settle(settling: Settling, stop: threading.Event) -> None:

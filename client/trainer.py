@@ -6,11 +6,13 @@ Both ends speak over a socket pair: what is asked for, an offer and a plan go in
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -41,6 +43,10 @@ class Trainer:
     idle_s: float = IDLE_S
     json_logs: bool = False
     starts: int = 0
+    fit_s: float | None = None
+    """That the last answer took, with what had to be loaded for it."""
+    peak_bytes: int = 0
+    """Most memory that a process of it was seen to hold."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _process: "subprocess.Popen[bytes] | None" = None
     _line: Connection | None = None
@@ -48,7 +54,16 @@ class Trainer:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self._process.poll() is None else None
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def look(self) -> None:
+        """How much memory the process has held: Linux tells it only while it is there, proc_pid_status(5)."""
+        try:
+            found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        except OSError:
+            return
+        self.peak_bytes = max(self.peak_bytes, 1024 * int(found[1]) if found else 0)
 
     def answer(self, offer: bytes, plan: Plan) -> Update | Refusal:
         """`offer` is sealed. A process that was killed is started again, and does the same again. Raises TrainerError."""
@@ -61,8 +76,12 @@ class Trainer:
     def _done(self, what: bytes, offer: bytes, plan: Plan) -> bytes:
         with self._lock:
             for _ in range(TRIES):
+                started = time.monotonic()
                 try:
-                    return self._exchange([what, offer, wire.plan_to_bytes(plan)])
+                    done = self._exchange([what, offer, wire.plan_to_bytes(plan)])
+                    self.fit_s = time.monotonic() - started
+                    self.look()
+                    return done
                 except (EOFError, OSError):
                     ended = self._ended()
                     if self._closed:

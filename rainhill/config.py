@@ -5,6 +5,7 @@ An unknown key or a value out of range is refused with the file, the key, what w
 
 import tomllib
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -184,6 +185,25 @@ class NetworkConfig(Section):
     change them. A relative path starts from the folder of this file."""
 
 
+def _ip(address: str) -> str:
+    ip_address(address)
+    return address
+
+
+class MetricsConfig(Section):
+    """Where a daemon tells Prometheus how it is, in plain HTTP: whoever reaches it can read it, and change nothing."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: nowhere."""
+    bind: Annotated[str, AfterValidator(_ip)] = "127.0.0.1"
+    """IP address of this machine that is listened at."""
+
+
+class SiteMetricsConfig(MetricsConfig):
+    epsilon: bool = False
+    """Whether what the patients have spent is told too: of the one who has spent most."""
+
+
 class SiteConfig(Section):
     """One hospital's own file. The site is sovereign: nothing in here is set by anybody else."""
 
@@ -198,6 +218,7 @@ class SiteConfig(Section):
     bfloat16 takes half the room, and changes the model's output by some thousandths."""
     compute: ComputeConfig = ComputeConfig()
     network: NetworkConfig = NetworkConfig()
+    metrics: SiteMetricsConfig = SiteMetricsConfig()
     policy: PolicyConfig = PolicyConfig()
     privacy: PrivacyConfig | None = None
     """Without it the site takes part in runs without privacy too."""

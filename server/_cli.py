@@ -48,6 +48,13 @@ for command in (run, status, begin, stop, resume):
 @click.option(
     "--private-port", type=click.IntRange(1, 65535), default=9444, show_default=True, help="On 127.0.0.1, for the coordinator itself."
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=9445,
+    show_default=True,
+    help="On 127.0.0.1, for Prometheus and health checks; 0 for none.",
+)
 @click.option("--bind", default="0.0.0.0", show_default=True, help="Address of this machine to listen at.")  # noqa: S104
 @click.option("--title", default="", help="The consortium's name as people write it.")
 @click.option("--database", default="", metavar="URL", help="SQLAlchemy's URL, for PostgreSQL; a file in the folder where not given.")
@@ -61,6 +68,7 @@ def init(
     hosts: tuple[str, ...],
     port: int,
     private_port: int,
+    metrics_port: int,
     bind: str,
     title: str,
     database: str,
@@ -74,7 +82,8 @@ def init(
 
     own = tls and load_server(tls / "ca.crt", tls / "server.crt", tls / "server.key", hosts=hosts, now=datetime.now(UTC))
     address = {"host": hosts[0], "more_hosts": list(hosts[1:]), "port": port, "bind": bind, "private_port": private_port}
-    home = begin(desk.folder, {"name": name, "title": title, "address": address, "database": {"url": database}}, own or None)
+    about = {"name": name, "title": title, "address": address, "database": {"url": database}, "metrics": {"port": metrics_port}}
+    home = begin(desk.folder, about, own or None)
     click.echo(f"{home.folder}: the coordinator of {title or name}, for sites at {hosts[0]}:{port}")
     click.echo(f"Its key is {home.fingerprint}: sites compare this when they join.")
     click.echo("Next: `rainhill coordinator serve`, and `rainhill coordinator enrol` for each site's request.")

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from rainhill import signed
 from rainhill.address import Host
-from rainhill.config import Name, Section, parse, read_toml
+from rainhill.config import MetricsConfig, Name, Section, parse, read_toml
 from rainhill.enrolment import Line, ShortName
 from rainhill.errors import ConfigError
 from rainhill.files import folder_whole, keep_new, read_private, write_whole
@@ -49,6 +49,11 @@ class DatabaseConfig(Section):
     """SQLAlchemy's; a file in the coordinator's folder where empty. For PostgreSQL: postgresql+psycopg://USER@HOST/NAME."""
 
 
+class CoordinatorMetricsConfig(MetricsConfig):
+    port: int = Field(default=9445, ge=0, le=65535)
+    """0: nowhere."""
+
+
 class CoordinatorConfig(Section):
     """A consortium's own file."""
 
@@ -56,8 +61,16 @@ class CoordinatorConfig(Section):
     title: Line = ""
     address: AddressConfig
     database: DatabaseConfig = DatabaseConfig()
+    metrics: CoordinatorMetricsConfig = CoordinatorMetricsConfig()
     bases: Mapping[Name, Path] = {}
     """Base models that go into the bundles: name -> folder, relative to this file."""
+
+    @model_validator(mode="after")
+    def _a_port_of_its_own(self) -> "CoordinatorConfig":
+        for name in ("port", "private_port"):
+            if self.metrics.port == getattr(self.address, name):
+                raise ValueError(f"metrics.port and address.{name} are both {self.metrics.port}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

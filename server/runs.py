@@ -222,7 +222,7 @@ class Runs:
     def rounds(self, run: str) -> tuple[RoundRecord, ...]:
         """In their order."""
         with self.database.session() as session:
-            return tuple(_record(row) for row in _rounds(session, run))
+            return tuple(record_of(row) for row in _rounds(session, run))
 
     def adapters(self, run: str) -> dict[int, str]:
         """Number of a round -> fingerprint of what it ended with."""
@@ -285,7 +285,8 @@ def _rounds(session: Session, run: str) -> list[RoundRow]:
     return list(session.scalars(select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.number)))
 
 
-def _record(row: RoundRow) -> RoundRecord:
+def record_of(row: RoundRow) -> RoundRecord:
+    """DatabaseError where it is none."""
     try:
         return _RECORD.validate_json(row.record)
     except ValidationError as error:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import httpx
 
 from rainhill.errors import RainhillError
+from rainhill.exposed import exposing
 from rainhill.files import held
 from rainhill.messages import SiteId
 from rainhill.supervise import Child, keep_running, stopped_by_signals
@@ -20,6 +21,7 @@ from server.database import Database
 from server.flower.link import Link, admit_only
 from server.flower.superlink import LOOPBACK, LinkConfig, bound
 from server.home import WARN_DAYS, Home, checked, secret_of
+from server.metrics import coordinator_metrics
 from server.registry import Registry
 from server.runs import Runs
 
@@ -48,7 +50,8 @@ def serve(home: Home, *, json_logs: bool = False) -> None:
         syncing = threading.Thread(target=_sync, args=(home, registry, wanted, stop), name="registry", daemon=True)
         syncing.start()
         children = [superlink(home, json_logs=json_logs)]
-        keep_running(children, stop=stop, meanwhile=lambda: _conduct(home, children, wanted.runs, json_logs=json_logs))
+        with exposing(coordinator_metrics(home, link_of(home), registry, children), home.config.metrics):
+            keep_running(children, stop=stop, meanwhile=lambda: _conduct(home, children, wanted.runs, json_logs=json_logs))
         syncing.join(SYNC_S)
 
 

@@ -1,6 +1,7 @@
 """A site's line to the coordinator: Flower's fleet protocol over HTTPS, outbound, to one address, tried again until it holds."""
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -44,6 +45,8 @@ class Contact:
     failures: int = 0
     reason: str = ""
     """Of the last failure."""
+    certificate_until: float | None = None
+    """Seconds since the epoch: when the certificate expires that the coordinator last showed."""
 
 
 class Line:
@@ -58,6 +61,7 @@ class Line:
         self._entering = threading.Lock()
         self.contact = contact
         self.client = _client(where)
+        self.client._client.event_hooks["response"].append(self._certificate)
 
     def beat(self) -> None:
         """Until `stop` is set, says that the site is there."""
@@ -105,6 +109,13 @@ class Line:
             except httpx.HTTPError as error:
                 log.info("the coordinator was not told that this site leaves: %s", words(error))
         self.client.close()
+
+    def _certificate(self, response: httpx.Response) -> None:
+        stream = response.extensions.get("network_stream")
+        shown = stream and stream.get_extra_info("ssl_object")
+        ends = ((shown and shown.getpeercert()) or {}).get("notAfter")
+        if ends:
+            self.contact.certificate_until = float(ssl.cert_time_to_seconds(ends))
 
     def _send_heartbeat(self) -> Any:
         from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest

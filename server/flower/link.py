@@ -78,7 +78,7 @@ class _ShowSecret:
 
 
 @contextmanager
-def _control(link: Link) -> Iterator[Any]:
+def control_of(link: Link) -> Iterator[Any]:
     from flwr.supercore.control.control_http_client import ControlHttpClient
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
@@ -105,7 +105,7 @@ def admit_only(link: Link, keys: Mapping[SiteId, bytes]) -> dict[SiteId, int]:
     shown = {"authorization": BEARER + link.secret.decode()}
     with httpx.Client(verify=trusted, headers=shown) as client:
         client.put(f"https://{link.address}{ADMITTED}", json=[pem.decode() for pem in keys.values()]).raise_for_status()
-    with _control(link) as control:
+    with control_of(link) as control:
         known = {bytes(node.public_key): node.node_id for node in control.ListNodes(ListNodesRequest()).nodes_info}
         for site, pem in keys.items():
             if pem not in known:
@@ -117,7 +117,7 @@ def connected(link: Link, keys: Mapping[SiteId, bytes]) -> dict[SiteId, bool]:
     """Whether each of these sites, by their node keys, is in contact with the SuperLink."""
     from flwr.proto.control_pb2 import ListNodesRequest
 
-    with _control(link) as control:
+    with control_of(link) as control:
         nodes = control.ListNodes(ListNodesRequest()).nodes_info
     online = {bytes(node.public_key) for node in nodes if node.status == "online"}
     return {site: pem in online for site, pem in keys.items()}
@@ -136,7 +136,7 @@ def opened_grid(link: Link) -> Iterator["Grid"]:
     from server.flower.live_grid import LiveGrid
 
     digest, content = bundled(APP)
-    with _control(link) as control:
+    with control_of(link) as control:
         started = control.StartRun(StartRunRequest(fab=Fab(hash_str=digest, content=content)))
     token = _token(link, started.run_id, AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
     grid = LiveGrid(link.address, root_certificates=link.ca.read_bytes(), token=token)

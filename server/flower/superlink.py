@@ -13,10 +13,10 @@ import sys
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -47,12 +47,24 @@ SITE_CALLS = frozenset(
 CONTROL = "/v1/control/"
 ADMITTED = "/admitted"
 """Ours, of the private port: the node keys of all sites that are heard, as a JSON list of PEM."""
+COUNTS = "/counts"
+"""Ours, of the private port: how many calls were refused since the SuperLink began, as a JSON object of `Kind`."""
 KEY_HEADER = b"flwr-public-key"
 NOTE_S = 60.0
 BEARER = "Bearer "
 LOOPBACK = "127.0.0.1"
 FAILED = 2
 
+Kind = Literal["secret", "call", "key", "length", "size"]
+"""Of a call that is refused: an operator's without the coordinator's secret; none of a site; not with the key of an enrolled site; without
+its length; too large."""
+WORDS: Mapping[Kind, str] = {
+    "secret": "an operator's call without the coordinator's secret",
+    "call": "not a call of a site",
+    "key": "not the key of an enrolled site",
+    "length": "a request without its length",
+    "size": f"a request of more than {LARGEST} bytes",
+}
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -86,8 +98,10 @@ class Guard:
     secret: bytes
     admitted: frozenset[bytes] = frozenset()
     """Node keys of the sites that are heard, as they show them. None before the coordinator has told."""
-    refused: Counter[str] = field(default_factory=Counter)
-    """Since the last line of the log about them, by reason."""
+    refused: Counter[Kind] = field(default_factory=Counter)
+    """Since it began."""
+    noted: Counter[Kind] = field(default_factory=Counter)
+    """Of these, those that the log has told."""
     told: float = 0.0
     """time.monotonic() of that line."""
 
@@ -97,41 +111,44 @@ class Guard:
             return
         reason = self._reason(scope)
         if reason is not None:
-            self._note(reason[1])
-            await _answer(send, *reason)
+            status, kind = reason
+            self._note(kind)
+            await _answer(send, status, {"refused": WORDS[kind]})
         elif scope["path"] == ADMITTED:
             self.admitted = frozenset(b64encode(pem.encode()) for pem in json.loads(await _body(receive)))
-            await _answer(send, 200, "")
+            await _answer(send, 200, {})
+        elif scope["path"] == COUNTS:
+            await _answer(send, 200, {kind: self.refused[kind] for kind in WORDS})
         else:
             await self.app(scope, receive, send)
 
-    def _reason(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and words of a refusal; None for a request that may pass."""
+    def _reason(self, scope: Scope) -> tuple[int, Kind] | None:
+        """Status and kind of a refusal; None for a request that may pass."""
         path, headers = scope["path"], dict(scope["headers"])
         if tuple(scope["server"]) == self.private:
             shown = headers.get(b"authorization", b"")
             own = hmac.compare_digest(shown, BEARER.encode() + self.secret)
-            return None if own or not path.startswith((CONTROL, ADMITTED)) else (401, "an operator's call without the coordinator's secret")
+            return None if own or not path.startswith((CONTROL, ADMITTED, COUNTS)) else (401, "secret")
         if path == "/health" and scope["method"] == "GET":
             return None
         if path not in SITE_CALLS or scope["method"] != "POST":
-            return 403, "not a call of a site"
+            return 403, "call"
         # Flower then sees that the call is signed with this key.
         if headers.get(KEY_HEADER) not in self.admitted:
-            return 403, "not the key of an enrolled site"
+            return 403, "key"
         length = headers.get(b"content-length", b"")
         # A body longer than announced never comes this far: uvicorn ends the connection.
         if not length.isdigit():
-            return 411, "a request without its length"
-        return (413, f"a request of more than {LARGEST} bytes") if int(length) > LARGEST else None
+            return 411, "length"
+        return (413, "size") if int(length) > LARGEST else None
 
-    def _note(self, reason: str) -> None:
+    def _note(self, kind: Kind) -> None:
         """A line a minute, without what was asked for: whoever asks could fill the disk, or write the log."""
-        self.refused[reason] += 1
+        self.refused[kind] += 1
         if time.monotonic() - self.told >= NOTE_S:
-            log.warning("refused: %s", "; ".join(f"{count} times {words}" for words, count in self.refused.most_common()))
-            self.refused.clear()
-            self.told = time.monotonic()
+            fresh = self.refused - self.noted
+            log.warning("refused: %s", "; ".join(f"{count} times {WORDS[kind]}" for kind, count in fresh.most_common()))
+            self.noted, self.told = self.refused.copy(), time.monotonic()
 
 
 async def _body(receive: Receive) -> bytes:
@@ -142,8 +159,8 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-async def _answer(send: Send, status: int, words: str) -> None:
-    body = json.dumps({"refused": words}).encode()
+async def _answer(send: Send, status: int, document: Mapping[str, object]) -> None:
+    body = json.dumps(document).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -37,6 +37,7 @@ class Consortium:
         self.folders = {site: folder / site for site in sites}
         self.hub.mkdir(parents=True)
         self.ports = free_port(), free_port()
+        self.metrics_port = 0
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.fingerprint = ""
 
@@ -47,7 +48,18 @@ class Consortium:
         return run("site", command, f"{site}.toml", *arguments, cwd=self.folders[site], **how)  # type: ignore[arg-type]
 
     def begin(self) -> None:
-        address = ("--host", "localhost", "--bind", "127.0.0.1", "--port", self.ports[0], "--private-port", self.ports[1])
+        address = (
+            "--host",
+            "localhost",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            self.ports[0],
+            "--private-port",
+            self.ports[1],
+            "--metrics-port",
+            self.metrics_port,
+        )
         said = self.coordinator("init", "north_west", *address).stdout
         found = re.search(r"Its key is ((?:[0-9a-f]{4}-){7}[0-9a-f]{4})", said)
         assert found is not None

@@ -64,6 +64,8 @@ class World:
             port,
             "--private-port",
             private,
+            "--metrics-port",
+            0,
         ).stdout
         return re.search(r"Its key is ((?:[0-9a-f]{4}-){7}[0-9a-f]{4})", said)[1]
 
