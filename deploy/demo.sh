@@ -5,8 +5,6 @@ set -eu
 hub=${RAINHILL_HUB:-/var/lib/rainhill}
 demo=${RAINHILL_DEMO:-/demo}
 recipe=${RAINHILL_RECIPE:-/recipe/rehearsal.toml}
-sites=${RAINHILL_SITES:+--sites $RAINHILL_SITES}
-port=${RAINHILL_PORT:-9443}
 
 if [ -e "$demo/ready" ]; then
     echo "the demo is set up already"
@@ -18,12 +16,11 @@ if [ -e "$hub/coordinator" ]; then
 fi
 
 cd "$hub"
-rainhill coordinator init demo --title "Demo" --host "${RAINHILL_HOST:-coordinator}" --port "$port" --database "${RAINHILL_DATABASE:-}"
+rainhill coordinator init demo --title "Demo" --host "${RAINHILL_HOST:-coordinator}" --database "${RAINHILL_DATABASE:-}"
 
 for site in bury manchester oldham; do
     cd "$demo"
-    # shellcheck disable=SC2086 # two words or none
-    rainhill phantom "$site" $sites
+    rainhill phantom "$site"
     cd "$demo/$site"
     own=$(rainhill site init "$site.toml" | tail -n 1)
     mv "$site.request" "$hub"
@@ -36,7 +33,6 @@ for site in bury manchester oldham; do
 done
 
 cd "$hub"
-# shellcheck disable=SC2086
-rainhill adapter "$recipe" $sites --out first.safetensors
+rainhill adapter "$recipe" --out first.safetensors
 rainhill coordinator run "$recipe" --adapter first.safetensors --name rehearsal
 touch "$demo/ready"

@@ -14,7 +14,7 @@ from rainhill.errors import RehearsalError
 from rainhill.supervise import STOP_S, end_with_parent, how_it_ended
 
 LOOK_S = 0.2
-ASK_S = 1.0
+ASK_S = 2.0
 """Between two looks whether a condition holds: it may be a command."""
 TAIL = 12
 """Lines of a daemon's log that are shown where it ended."""

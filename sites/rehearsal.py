@@ -8,10 +8,9 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rainhill.adapter import Adapter
 from rainhill.errors import RefusedError, RehearsalError
@@ -124,14 +123,15 @@ class Rehearsal:
         self._run(self.hub, "coordinator", "run", self.recipe_file.name, "--adapter", "first.safetensors", "--name", RUN, show=True)
         self._title("Nothing is trained before somebody at each hospital has looked at it and approved it.")
         for number, name in enumerate(self.names):
-            self._find_offer(name, show=number == 0)
-            self._run(self.folder / name, "site", "approve", f"{name}.toml", RUN, "--by", WHO, show=True)
+            at = self.folder / name
+            self.processes.until(partial(self._offered, name), what=f"the offer at {name}", within_s=OFFER_S)
+            if number == 0:
+                self._run(at, "site", "pending", f"{name}.toml", show=True)
+            self._run(at, "site", "approve", f"{name}.toml", RUN, "--by", WHO, show=True)
 
-    def _find_offer(self, name: str, *, show: bool) -> None:
-        at, command = self.folder / name, ("site", "pending", f"{name}.toml")
-        self.processes.until(lambda: bool(self._json(at, *command)), what=f"the offer at {name}", within_s=OFFER_S)
-        if show:
-            self._run(at, *command, show=True)
+    def _offered(self, name: str) -> bool:
+        # `pending` counts patients and works out what they would spend: too much to be asked again and again.
+        return any(one["kind"] == "offered" for one in self._json(self.folder / name, "site", "log", f"{name}.toml"))
 
     def _rounds(self) -> None:
         count = self.recipe.rounds.count
@@ -166,7 +166,7 @@ class Rehearsal:
         live = self._json(self.hub, "coordinator", "status", RUN)["result"]
         ours = Adapter.from_bytes((self.hub / "coordinator" / "adapters" / f"{live}.safetensors").read_bytes())
         theirs = Adapter.from_bytes((self.hub / "simulated" / "adapters" / "shared.safetensors").read_bytes())
-        self.say(f"   the two shared adapters differ by at most {difference(ours, theirs):g}")
+        self.say(f"   the two shared adapters differ by at most {ours.max_abs_difference(theirs):g}")
 
     def _title(self, words: str) -> None:
         self._part += 1
@@ -206,13 +206,6 @@ def clear(folder: Path, sites: list[Site]) -> None:
 def cores_each(sites: list[Site]) -> int:
     """Threads that wait for one another on shared cores cost more than they give."""
     return max(1, (os.cpu_count() or 1) // len(sites))
-
-
-def difference(one: Adapter, other: Adapter) -> float:
-    """The greatest, of any value. Infinite where they have other tensors."""
-    if {name: array.shape for name, array in one.items()} != {name: array.shape for name, array in other.items()}:
-        return float("inf")
-    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
 
 
 def free_ports(count: int) -> list[int]:
