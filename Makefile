@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a fresh machine: they create .venv first.
-.PHONY: demo test explore check format base clean
+.PHONY: demo demo-consortium test explore check format base clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
@@ -21,6 +21,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/rainhill simulate demo
+
+# A coordinator and three hospitals as processes on this machine, from keys to the last round; Ctrl-C ends them all.
+demo-consortium: $(READY)
+	$(BIN)/rainhill rehearse
 
 # Two workers, one torch thread each: threads that wait for one another on shared cores cost more than they give.
 test: $(READY)

@@ -14,7 +14,8 @@ RainhillError                 one clear line (a table's problems: one line each)
 ├── TrainerError              the process that trains at a site ended, again and again
 ├── MergeError                what the sites sent merged into something that is not a number
 ├── CheckpointError           a checkpoint cannot be written or read
-└── DatabaseError             the coordinator's database: cannot be reached, or its tables are of another version
+├── DatabaseError             the coordinator's database: cannot be reached, or its tables are of another version
+└── RehearsalError            a command of a rehearsal failed: names it, and what it said
 """
 
 
@@ -75,4 +76,8 @@ class CheckpointError(RainhillError):
 
 
 class DatabaseError(RainhillError):
+    pass
+
+
+class RehearsalError(RainhillError):
     pass

@@ -15,7 +15,14 @@ Folder = click.Path(path_type=Path, file_okay=False)
 
 @click.command()
 @click.argument("name")
-@click.option("--sites", "sites_folder", type=Folder, help="Folder of site files.  [default: the six phantom hospitals]")
+@click.option(
+    "--sites",
+    "sites_folder",
+    type=Folder,
+    envvar="RAINHILL_SITES",
+    show_envvar=True,
+    help="Folder of site files.  [default: the six phantom hospitals]",
+)
 @click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), default=0, show_default=True, help="Another one draws other patients.")
 @click.option("--out", type=Folder, metavar="FOLDER", help="NAME where not given.")
 def phantom(name: str, sites_folder: Path | None, seed: int, out: Path | None) -> None:
@@ -54,7 +61,14 @@ def phantom(name: str, sites_folder: Path | None, seed: int, out: Path | None) -
 
 @click.command()
 @click.argument("recipe")
-@click.option("--sites", "sites_folder", type=Folder, help='Folder with source/, whose public patients `init = "gradient"` goes by.')
+@click.option(
+    "--sites",
+    "sites_folder",
+    type=Folder,
+    envvar="RAINHILL_SITES",
+    show_envvar=True,
+    help='Folder with source/, whose public patients `init = "gradient"` goes by.',
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="NAME.safetensors where not given.")
 def adapter(recipe: str, sites_folder: Path | None, out: Path | None) -> None:
     """Make the adapter that a run of RECIPE begins from, for `rainhill coordinator run`: the coordinator has no torch."""
