@@ -24,8 +24,6 @@ from os import kill
 from pathlib import Path
 
 import numpy as np
-from sites.processes import Processes
-from sites.rehearsal import HUB, RUN, Rehearsal, clear
 
 from client.privacy.events import Charged
 from client.privacy.ledger import Ledger
@@ -37,6 +35,8 @@ from sites.bench import open_site
 from sites.cli import cache_folder
 from sites.consortium import Site, find_sites
 from sites.inline import collect_inline
+from sites.processes import Processes
+from sites.rehearsal import HUB, RUN, Rehearsal, clear
 
 HOSPITAL = """name = "{name}"
 title = "{title}"
@@ -116,7 +116,7 @@ class _Run:
     def keep_up(self) -> None:
         """Daemons that were killed are started again."""
         for name in (HUB, *self.rehearsal.names):
-            if not self.rehearsal.processes.is_running(name):
+            if self.rehearsal.processes.pid(name) is None:
                 time.sleep(AGAIN_S)
                 self.rehearsal.serve(name)
 

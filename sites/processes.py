@@ -64,8 +64,13 @@ class Processes:
     def serve(self, name: str, *arguments: str, cwd: Path) -> None:
         """`rainhill ARGUMENTS` until the block ends; what it writes goes into `serve.log` of that folder."""
         path = cwd / "serve.log"
-        with path.open("w") as log:
+        with path.open("a") as log:
             self._daemons[name] = self._start(arguments, cwd, out=log.fileno(), error=log.fileno()), path
+
+    def pid(self, name: str) -> int | None:
+        """Of the daemon of that name; None where it has ended."""
+        process, _ = self._daemons[name]
+        return process.pid if process.poll() is None else None
 
     def until(self, holds: Callable[[], bool], *, what: str, within_s: float) -> None:
         """RehearsalError where it does not hold by then, or a daemon has ended meanwhile."""

@@ -52,15 +52,25 @@ class Rehearsal:
 
     def rehearse(self, *, compare: bool = False) -> None:
         """From films to the last round. What was said and done is said line by line."""
+        self.prepare()
+        self._rounds()
+        self._look()
+        if compare:
+            self._compare()
+
+    def prepare(self) -> None:
+        """From films to a run that every hospital has approved."""
         self._draw()
         self._begin()
         self._join()
         self._serve()
         self._ask()
-        self._rounds()
-        self._look()
-        if compare:
-            self._compare()
+
+    def serve(self, name: str) -> None:
+        """Starts the daemon of a hospital, or of the coordinator, which is `HUB`."""
+        command = ("coordinator", "serve") if name == HUB else ("site", "serve", f"{name}.toml")
+        self.say(f"   {name}$ rainhill {' '.join(command)}")
+        self.processes.serve(name, *command, cwd=self.folder / name)
 
     def further(self) -> None:
         """Where to look, once all is over."""
@@ -105,12 +115,8 @@ class Rehearsal:
 
     def _serve(self) -> None:
         self._title("All daemons are started: the coordinator listens on loopback, the hospitals dial out.")
-        for cwd, command in (
-            (self.hub, ("coordinator", "serve")),
-            *((self.folder / n, ("site", "serve", f"{n}.toml")) for n in self.names),
-        ):
-            self.say(f"   {cwd.name}$ rainhill {' '.join(command)}")
-            self.processes.serve(cwd.name, *command, cwd=cwd)
+        for name in (HUB, *self.names):
+            self.serve(name)
         self.processes.until(
             lambda: all(one["contact"] == "connected" for one in self._json(self.hub, "coordinator", "sites")),
             what="all hospitals in contact",
@@ -200,6 +206,7 @@ def clear(folder: Path, sites: list[Site]) -> None:
     for site in sites:
         shutil.rmtree(folder / site.name / f"{site.name}-state", ignore_errors=True)
         (folder / site.name / f"{site.name}.toml").unlink(missing_ok=True)
+        (folder / site.name / "serve.log").unlink(missing_ok=True)
     (folder / HUB).mkdir()
 
 
