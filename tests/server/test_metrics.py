@@ -42,6 +42,11 @@ class Page:
     def __init__(self, port: int) -> None:
         self.base = f"http://127.0.0.1:{port}"
 
+    def settled(self) -> Samples:
+        """Once a slow machine has looked at all parts."""
+        assert until(lambda: "does not answer within" not in self.get("/readyz")[1])
+        return self.samples()
+
     def samples(self) -> Samples:
         """Name -> values of the labels, in the order of their names -> value."""
         answer = httpx.get(f"{self.base}/metrics", timeout=30)
@@ -71,7 +76,7 @@ def with_runs(registry: Registry) -> Runs:
     registry.revoke("wigan", reason="it has left", by="ada")
     runs = Runs(database=registry.database)
     for name in ("spring-1", "winter-1"):
-        made = offer(name, tensors={"layer.lora_A": (2, 3)})
+        made = offer(name)
         runs.offer(made, sealed(made), by="ada")
     runs.begin("spring-1")
     runs.stand("spring-1", "bury", "approved", "")
@@ -88,7 +93,7 @@ def test_sites_runs_and_rounds_are_told_from_the_database(tmp_path: Path, coordi
     with exposing(exposed, MetricsConfig(port=port)):
         page = Page(port)
         assert until(lambda: page.get("/readyz") == (200, "ready\n")), page.get("/readyz")
-        found = page.samples()
+        found = page.settled()
         assert found["rainhill_coordinator_sites"] == {("enrolled",): 2, ("revoked",): 1}
         assert found["rainhill_coordinator_runs"] == {("offered",): 0, ("running",): 1, ("finished",): 0, ("failed",): 1, ("stopped",): 0}
         assert found["rainhill_coordinator_run_state"] == {("spring-1", "running"): 1, ("winter-1", "failed"): 1}
@@ -117,7 +122,7 @@ def test_sites_runs_and_rounds_are_told_from_the_database(tmp_path: Path, coordi
         text = page.get("/metrics")[1]
         assert "waited" not in text and "auroc" not in text and "loss" not in text
         runs.stop("spring-1", reason="for now", by="ada")
-        assert until(lambda: page.samples()["rainhill_coordinator_run_state"].get(("spring-1", "stopped")) == 1)
+        assert until(lambda: page.settled()["rainhill_coordinator_run_state"].get(("spring-1", "stopped")) == 1)
 
 
 def test_a_round_that_is_done_again_is_counted_once(tmp_path: Path) -> None:
@@ -172,31 +177,31 @@ def test_a_superlink_that_is_gone_is_told_and_hides_nothing_else(tmp_path: Path)
     with_runs(registry)
     with exposing(coordinator_metrics(one.home, one.link, registry, []), MetricsConfig(port=port)):
         page = Page(port)
-        assert until(lambda: page.samples()["rainhill_coordinator_sites"] == {("enrolled",): 2, ("revoked",): 1})
-        found = page.samples()
+        assert until(lambda: page.settled()["rainhill_coordinator_sites"] == {("enrolled",): 2, ("revoked",): 1})
+        found = page.settled()
         assert found["rainhill_coordinator_ready"] == {("database",): 1, ("superlink",): 0, ("certificates",): 1, ("processes",): 1}
         assert "rainhill_coordinator_site_in_contact" not in found
         status, words = page.get("/readyz")
         assert status == 503 and words.startswith("superlink: does not answer") and words.count("\n") == 1
         one.home.certificate.write_bytes(one.home.ca.read_bytes())
         assert until(lambda: "certificates: " in page.get("/readyz")[1])
-        assert page.samples()["rainhill_coordinator_certificate_days_left"][("server",)] > 3000
+        assert page.settled()["rainhill_coordinator_certificate_days_left"][("server",)] > 3000
 
 
 def test_a_database_that_is_gone_is_told_within_two_seconds(postgres: Postgres, coordinator: Coordinator) -> None:
     registry, port = Registry(database=Database.open(postgres.url)), free_port()
     with exposing(coordinator_metrics(coordinator.home, coordinator.link, registry, []), MetricsConfig(port=port)):
         page = Page(port)
-        assert until(lambda: page.samples()["rainhill_coordinator_ready"][("database",)] == 1)
+        assert until(lambda: page.settled()["rainhill_coordinator_ready"][("database",)] == 1)
         postgres.stop()
         try:
-            assert until(lambda: page.samples()["rainhill_coordinator_ready"][("database",)] == 0)
+            assert until(lambda: page.settled()["rainhill_coordinator_ready"][("database",)] == 0)
             status, words = page.get("/readyz")
             assert status == 503 and words.startswith("database: ") and words.count("\n") == 1
-            assert page.samples()["rainhill_coordinator_certificate_days_left"]
+            assert page.settled()["rainhill_coordinator_certificate_days_left"]
         finally:
             postgres.start()
-        assert until(lambda: page.samples()["rainhill_coordinator_ready"][("database",)] == 1)
+        assert until(lambda: page.settled()["rainhill_coordinator_ready"][("database",)] == 1)
     registry.database.close()
 
 

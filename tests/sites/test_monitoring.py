@@ -103,7 +103,7 @@ def asked(**changes: object) -> Recipe:
 
 
 def offered(world: Consortium, offers: Offers, run: str, **changes: object) -> Offer:
-    made = offer(run, sites=["bury"], made=datetime.now(UTC), recipe=asked(**changes), tensors={"layer.lora_A": (2, 3)})
+    made = offer(run, sites=["bury"], made=datetime.now(UTC), recipe=asked(**changes))
     return offers.take(sealed_offer(made, hub(world).key()))
 
 
@@ -284,7 +284,8 @@ def test_a_site_that_is_killed_during_a_run_raises_the_alarm(
     for side in ("coordinator", "site"):
         assert until(lambda side=side: page(f"{side}/readyz").text == "ready\n", SLOW_S), page(f"{side}/readyz").text
     # As the handshake showed it.
-    assert prometheus.ask('rainhill_site_certificate_days_left{certificate="coordinator"}') == [397]
+    assert until(lambda: prometheus.ask('rainhill_site_certificate_days_left{certificate="coordinator"}') == [397])
+    assert until(lambda: "epsilon_left" in page("site/metrics").text and "calls_refused" in page("coordinator/metrics").text)
     _check_names(page("coordinator/metrics").text, page("site/metrics").text)
 
     registry = Registry(database=Database.open(hub(world).database_url))
@@ -294,7 +295,7 @@ def test_a_site_that_is_killed_during_a_run_raises_the_alarm(
     assert until(lambda: prometheus.ask("rainhill_site_approvals_waiting") == [1], SLOW_S), world.log()
     runs.begin("spring")
     assert until(lambda: prometheus.ask('rainhill_coordinator_run_state{run="spring",state="running"}') == [1], SLOW_S)
-    assert prometheus.ask('rainhill_coordinator_run_standing{run="spring",standing="pending"}') == [1]
+    assert until(lambda: prometheus.ask('rainhill_coordinator_run_standing{run="spring",standing="pending"}') == [1])
     firing = 'ALERTS{alertname="RainhillSiteLostContact",alertstate="firing",site="bury"}'
     assert prometheus.ask(firing) == []
     daemon = world.running.pop("bury")
