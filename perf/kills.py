@@ -48,8 +48,15 @@ seed = {seed}
 size = 64
 report = "telegraphic"
 
-[phantom.population]
-prevalence = {{ effusion = 0.4, cardiomegaly = 0.4 }}
+[phantom.population.prevalence]
+cardiomegaly = 0.4
+effusion = 0.4
+pneumothorax = 0.1
+consolidation = 0.1
+atelectasis = 0.1
+nodule = 0.1
+oedema = 0.1
+device = 0.1
 """
 """Small, so that a round is mostly what is between its fits."""
 NAMES = ("bury", "oldham", "wirral")
