@@ -96,8 +96,9 @@ def _changes(one: Asked) -> Iterator[str]:
 
 
 def _leaves(leaves: Leaves, rounds: int) -> str:
-    whole = _size(leaves.bytes * rounds)
-    return f"{leaves.values} numbers in {_tensors(leaves.tensors)}: {_size(leaves.bytes)} a round, {whole} in all {rounds} rounds"
+    turns = ", some of them in one round and others in the next" if leaves.in_turn else ""
+    sizes = f"{_size(leaves.bytes)} in a round and {_size(leaves.bytes * rounds)} in all {rounds}"
+    return f"{_tensors(leaves.tensors)}{turns}: at most {leaves.values} numbers, {sizes}"
 
 
 def _size(count: int) -> str:

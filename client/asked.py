@@ -22,13 +22,16 @@ from rainhill.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Leaves:
-    """What would leave in each round."""
+    """What would leave."""
 
     tensors: Mapping[str, tuple[int, ...]]
-    """Name -> shape."""
+    """Name -> shape, of all rounds."""
+    in_turn: bool
+    """Whether not all of them leave in each round."""
     values: int
+    """Of one round, at most."""
     bytes: int
-    """Of the tensors, as they would be encoded."""
+    """Of these, as they would be encoded."""
     numbers: str
     """In words: what is told beside them."""
 
@@ -143,14 +146,15 @@ def _ledger(home: SiteHome) -> Snapshot:
 
 def _leaves(home: SiteHome, offer: Offer) -> Leaves | None:
     try:
-        tensors = leaving(home, offer)
+        kinds = leaving(home, offer)
     except RefusedError:
         # `refusals` says why.
         return None
-    values = sum(int(np.prod(shape)) for shape in tensors.values())
+    values = max(sum(int(np.prod(shape)) for shape in tensors.values()) for tensors in kinds)
     section = offer.recipe.compression
     return Leaves(
-        tensors=tensors,
+        tensors={name: shape for tensors in kinds for name, shape in tensors.items()},
+        in_turn=len(kinds) > 1,
         values=values,
         bytes=round(values * BYTES[section.encoding] * (section.share if section.encoding == "top_k" else 1)),
         numbers=_numbers(home),

@@ -100,7 +100,7 @@ def test_what_is_asked_is_told_in_words(file: Path, plain: Asks) -> None:
     assert lines["sites asked"] == "2: bury, oldham" and lines["learns"] == "findings: square, stripe"
     assert "films and reports stay here" in lines["your data"] and lines["work"] == "2 rounds of 4 steps"
     assert lines["recipe"] == f"sha256 {plain.recipe.sha256}"
-    assert "numbers in 26 tensors (" in lines["what leaves"] and "and 20 more" in words(text) and "KiB a round" in words(text)
+    assert lines["what leaves"].startswith("26 tensors (") and "and 20 more): at most 930 numbers, " in words(text)
     assert lines["and beside it"].startswith("how many patients it trained on") and lines["privacy asked"] == "none"
     assert "nothing would be protected, and nothing accounted for" in words(text)
     assert lines["before"] == "no recipe of this name was approved here yet"
@@ -130,6 +130,21 @@ def told_json(file: Path, name: str, *arguments: object) -> str:
     done = typed(file, name, *arguments, "--json")
     assert done.exception is None, done.output
     return done.stdout
+
+
+def test_what_leaves_in_the_second_round_is_told_too(site_file: Path, plain: Asks, private: Asks) -> None:
+    """`alternating` sends B and A in turn, SCAFFOLD the mean gradient besides."""
+    at, tree = offers(site_file), plain.recipe.model_dump()
+    turns = Recipe.model_validate(private.recipe.model_dump() | {"privacy": None})
+    pushed = Recipe.model_validate(tree | {"strategy": {"rule": "fedavg", "server_optimizer": "scaffold"}})
+    at.take(plain.sealed("turns", recipe=turns))
+    at.take(plain.sealed("pushed", recipe=pushed))
+    leaves = asked(at, "turns").leaves
+    assert leaves is not None and leaves.in_turn and set(leaves.tensors) == set(plain.first)
+    assert "some of them in one round and others in the next" in words(told(site_file, "pending"))
+    leaves = asked(at, "pushed").leaves
+    assert leaves is not None and not leaves.in_turn
+    assert {name for name in leaves.tensors if name.startswith("gradient of ")} == {f"gradient of {name}" for name in plain.first}
 
 
 def test_what_a_coordinator_wrote_moves_no_cursor_and_begins_no_line(file: Path, plain: Asks) -> None:
