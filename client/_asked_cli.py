@@ -17,7 +17,23 @@ if TYPE_CHECKING:
 
 File = click.Path(path_type=Path, dir_okay=False)
 Site = click.argument("site_file", metavar="SITE.toml", type=File)
-By = click.option("--by", metavar="NAME", required=True, help="Who decides: it is written into the site's journal, and does not leave.")
+LONGEST_NAME, LONGEST_REASON = 200, 2000
+
+
+def _line(context: click.Context, parameter: click.Parameter, text: str) -> str:  # noqa: ARG001 - click's signature
+    longest = LONGEST_NAME if parameter.name == "by" else LONGEST_REASON
+    if not text.strip() or not text.isprintable() or len(text) > longest:
+        raise click.BadParameter(f"is one line of 1 to {longest} characters that can be printed")
+    return text
+
+
+By = click.option(
+    "--by",
+    metavar="NAME",
+    required=True,
+    callback=_line,
+    help="Who decides: it is written into the site's journal, and does not leave.",
+)
 Which = click.option("--update", metavar="SHA256", default="", help="The one that begins so, where two of the round are held.")
 AsJson = click.option("--json", "as_json", is_flag=True, help="For a script.")
 
@@ -61,7 +77,7 @@ def approve(site_file: Path, run: str, by: str, rounds: int | None, days: int, r
 @Site
 @click.argument("run")
 @By
-@click.option("--reason", required=True, help="The consortium is told: write nothing that tells of a patient.")
+@click.option("--reason", required=True, callback=_line, help="The consortium is told: write nothing that tells of a patient.")
 def refuse(site_file: Path, run: str, by: str, reason: str) -> None:
     """Refuse RUN, or take back that it was approved."""
     _offers(site_file).decline(run, by=by, reason=reason)
@@ -73,6 +89,7 @@ def refuse(site_file: Path, run: str, by: str, reason: str) -> None:
 @AsJson
 def held(site_file: Path, as_json: bool) -> None:
     """List the updates that wait to be released."""
+    from client._asked_text import held_text
     from client.egress import held_updates
 
     offers = _offers(site_file)
@@ -81,9 +98,7 @@ def held(site_file: Path, as_json: bool) -> None:
         _echo_json(found)
         return
     for one in found:
-        click.echo(
-            f"{one.run} round {one.round}: {one.update[:12]}, {one.size} bytes in {len(one.tensors)} tensors, l2 norm {one.norm:.4g}"
-        )
+        click.echo(held_text(one, offers.home.config.policy.max_update_norm), nl=False)
     if not found:
         click.echo("no update is held")
 
@@ -109,7 +124,7 @@ def release(site_file: Path, run: str, number: int, by: str, update: str) -> Non
 @click.argument("number", metavar="ROUND", type=click.IntRange(min=1))
 @By
 @Which
-@click.option("--reason", required=True, help="Kept in the site's journal; it does not leave.")
+@click.option("--reason", required=True, callback=_line, help="Kept in the site's journal; it does not leave.")
 def withhold(site_file: Path, run: str, number: int, by: str, update: str, reason: str) -> None:
     """Never let the held update of RUN's ROUND leave. What it has cost in privacy stays charged."""
     from client.egress import decide_held

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import rainhill
+from client import tasks
 from client.home import SiteHome
 from client.journal import Approved
 from client.offers import Offers, leaving, refusals, training_patients
@@ -21,13 +22,16 @@ from rainhill.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Leaves:
-    """What would leave in each round."""
+    """What would leave."""
 
     tensors: Mapping[str, tuple[int, ...]]
-    """Name -> shape."""
+    """Name -> shape, of all rounds."""
+    in_turn: bool
+    """Whether not all of them leave in each round."""
     values: int
+    """Of one round, at most."""
     bytes: int
-    """Of the tensors, as they would be encoded."""
+    """Of these, as they would be encoded."""
     numbers: str
     """In words: what is told beside them."""
 
@@ -56,6 +60,8 @@ class Asked:
     recipe: str
     """sha256: what an approval is of."""
     task: str
+    learned: tuple[str, ...]
+    """Columns of labels that it reads from the manifest."""
     base: str
     """Model and sha256 of its weights."""
     rule: str
@@ -69,6 +75,8 @@ class Asked:
     """Training patients; None where they cannot be counted."""
     leaves: Leaves | None
     cost: WhatIf | None
+    allowed: float | None
+    """Epsilon of one run, by the site's file."""
     refusals: tuple[str, ...]
     """Why the site's own file does not allow it."""
     changes: tuple[Change, ...] | None
@@ -93,6 +101,7 @@ def asked(offers: Offers, run: str) -> Asked:
         title=recipe.title or recipe.name,
         recipe=recipe.sha256,
         task=recipe.task.name,
+        learned=_learned(recipe),
         base=f"{recipe.base.model} {recipe.base.sha256[:12]}",
         rule=recipe.strategy.described(),
         sites=tuple(sorted(offer.sites)),
@@ -102,10 +111,24 @@ def asked(offers: Offers, run: str) -> Asked:
         patients=patients,
         leaves=_leaves(home, offer),
         cost=what_if(recipe, patients, _ledger(home), home.config.privacy) if patients else None,
+        allowed=_allowed(home),
         refusals=tuple(refusals(home, offer)),
         changes=_changes(offers, offer),
         software=f"rainhill {rainhill.__version__}",
     )
+
+
+def _learned(recipe: Recipe) -> tuple[str, ...]:
+    try:
+        return tasks.from_section(recipe.task).findings
+    except RainhillError:
+        # `refusals` says why.
+        return ()
+
+
+def _allowed(home: SiteHome) -> float | None:
+    privacy = home.config.privacy
+    return min(privacy.epsilon, privacy.epsilon_per_run or privacy.epsilon) if privacy else None
 
 
 def _patients(home: SiteHome, offer: Offer) -> int | None:
@@ -123,14 +146,15 @@ def _ledger(home: SiteHome) -> Snapshot:
 
 def _leaves(home: SiteHome, offer: Offer) -> Leaves | None:
     try:
-        tensors = leaving(home, offer)
+        kinds = leaving(home, offer)
     except RefusedError:
         # `refusals` says why.
         return None
-    values = sum(int(np.prod(shape)) for shape in tensors.values())
+    values = max(sum(int(np.prod(shape)) for shape in tensors.values()) for tensors in kinds)
     section = offer.recipe.compression
     return Leaves(
-        tensors=tensors,
+        tensors={name: shape for tensors in kinds for name, shape in tensors.items()},
+        in_turn=len(kinds) > 1,
         values=values,
         bytes=round(values * BYTES[section.encoding] * (section.share if section.encoding == "top_k" else 1)),
         numbers=_numbers(home),

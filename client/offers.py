@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -27,6 +27,8 @@ from rainhill.text import did_you_mean
 
 log = logging.getLogger(__name__)
 
+KINDS = 8
+"""Rounds that are looked at to find out what a run sends: rules take turns of two."""
 DAYS = 30
 """How long an approval holds where nobody says."""
 
@@ -240,13 +242,16 @@ def lacking(home: SiteHome, offer: Offer) -> list[str]:
         return ["the site has no data for it; the site's own log says what is missing"]
 
 
-def leaving(home: SiteHome, offer: Offer) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what would leave in a round. RefusedError where no such update can be made of the offer's tensors."""
-    return dict(_leaving(offer.canonical(), home.config.name))
+def leaving(home: SiteHome, offer: Offer) -> tuple[dict[str, tuple[int, ...]], ...]:
+    """Names and shapes of what would leave in a round, for each kind of round that there is: some rules send factors in turn.
+
+    RefusedError where no such update can be made of the offer's tensors.
+    """
+    return _leaving(offer.canonical(), home.config.name)
 
 
 @lru_cache(maxsize=32)
-def _leaving(canonical: bytes, site: str) -> dict[str, tuple[int, ...]]:
+def _leaving(canonical: bytes, site: str) -> tuple[dict[str, tuple[int, ...]], ...]:
     offer = Offer.model_validate_json(canonical)
     try:
         strategy = strategies.from_recipe(offer.recipe)
@@ -255,7 +260,15 @@ def _leaving(canonical: bytes, site: str) -> dict[str, tuple[int, ...]]:
         start = Adapter({name: rng.standard_normal(shape, dtype=np.float32) for name, shape in offer.tensors.items()})
         state = strategy.init(start)
         sent = strategy.down(start, state, site)
-        return strategy.uplink(sent, strategy.local(sent, state, site))
+        found: list[dict[str, tuple[int, ...]]] = []
+        for number in range(min(offer.recipe.rounds.count, KINDS)):
+            rule = strategy.local(sent, replace(state, round=number), site)
+            tensors = strategy.uplink(sent, rule)
+            if rule.variate:
+                tensors |= {f"gradient of {name}": array.shape for name, array in sent.items() if rule.sends(name)}
+            if tensors not in found:
+                found.append(tensors)
+        return tuple(found)
     except (RainhillError, ValueError, LookupError, ArithmeticError) as error:
         raise RefusedError(f"recipe {offer.recipe.name} cannot begin from the tensors that are offered: {error}") from error
 

@@ -114,7 +114,13 @@ class Trainer:
             raise EOFError
         ours, theirs = socket.socketpair()
         with theirs:
-            about = {"site": str(self.site_file), "line": theirs.fileno(), "idle_s": self.idle_s, "json_logs": self.json_logs}
+            about = {
+                "site": str(self.site_file),
+                "line": theirs.fileno(),
+                "idle_s": self.idle_s,
+                "json_logs": self.json_logs,
+                "parent": os.getpid(),
+            }
             # -P: not what lies in the folder that somebody happens to be in.
             command = [sys.executable, "-P", "-m", "client.trainer", json.dumps(about)]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
@@ -144,15 +150,16 @@ class Trainer:
 
 def main(about: str) -> None:
     """The other end: answers until the line is closed, or nothing has come for a while."""
+    said = json.loads(about)
+    # Ctrl-C at a terminal is for the daemon, which then ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Before torch is imported, which takes a while: a plan that waits on the line would be worked on for nobody.
+    end_with_parent(int(said["parent"]))
     from client.home import SiteHome
     from client.workshop import Workshop
     from rainhill import logs
 
-    said = json.loads(about)
     logs.to_stderr(as_json=bool(said["json_logs"]))
-    # Ctrl-C at a terminal is for the daemon, which then ends this.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
     line, workshop = Connection(int(said["line"])), Workshop(SiteHome.open(Path(said["site"])))
     try:
         while line.poll(float(said["idle_s"])):

@@ -108,9 +108,12 @@ def stopped_by_signals() -> threading.Event:
     return stop
 
 
-def end_with_parent() -> None:
-    """Has this process stop as by SIGTERM when its parent is gone, however that ended."""
-    parent = os.getppid()
+def end_with_parent(parent: int | None = None) -> None:
+    """Has this process stop as by SIGTERM when its parent is gone, however that ended.
+
+    `parent` is the number of the process that started this one, where it told it: it may be gone already.
+    """
+    parent = os.getppid() if parent is None else parent
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rainhill.cli import stops_at_once
-from rainhill.errors import ConfigError
+from rainhill.errors import ConfigError, RefusedError
 from rainhill.text import did_you_mean
+
+if TYPE_CHECKING:
+    from sites.hospital import HospitalConfig
 
 Folder = click.Path(path_type=Path, file_okay=False)
 
@@ -36,11 +40,15 @@ def phantom(name: str, sites_folder: Path | None, seed: int, out: Path | None) -
         from sites.consortium import HERE, read_sites
 
     known = read_sites(sites_folder or HERE)
+    if not known:
+        raise ConfigError(f"{sites_folder}: there is no site file in it")
     if name not in known:
         raise ConfigError(f"no hospital is called {name!r}{did_you_mean(name, known)} (there are: {', '.join(known)})")
     config, folder = known[name].config, out or Path(name)
     if config.phantom is None:
         raise ConfigError(f"{name}: is no phantom: its file names films of its own")
+    _refuse_others(config, folder, seed)
+    folder.mkdir(parents=True, exist_ok=True)
     hospital.write(config, folder, seed=seed)
     data = hospital.data_config(Path()).model_dump(mode="json", exclude_defaults=True)
     document = {
@@ -57,6 +65,18 @@ def phantom(name: str, sites_folder: Path | None, seed: int, out: Path | None) -
     else:
         write_whole(path, tomli_w.dumps(document).encode())
         click.echo(f"{path}: next, `rainhill site init {path}`")
+
+
+def _refuse_others(config: HospitalConfig, folder: Path, seed: int) -> None:
+    """To draw replaces what is in a folder, which may be a hospital's own."""
+    from sites import hospital
+
+    mark = {"hospital": config.name, "seed": seed, "sha256": hospital.fingerprint(config, seed=seed)}
+    if folder.exists() and any(folder.iterdir()) and not hospital.is_complete(folder, mark):
+        raise RefusedError(
+            f"{folder}: holds other films than {config.name} with seed {seed}, or those of a drawing that was broken off, and is not drawn "
+            "over: name another folder with --out, or remove it"
+        )
 
 
 @click.command()

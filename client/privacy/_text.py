@@ -18,12 +18,6 @@ def what_if_text(found: WhatIf) -> str:
     return "\n".join(_what_if(found)) + "\n"
 
 
-def cost_text(found: WhatIf) -> str:
-    """Without saying which recipe it is."""
-    told = [] if found.cost is None else [line.strip() for line in _cost(found.cost) if line != RDP]
-    return "\n".join([*told, *found.notes])
-
-
 def _statement(statement: Statement) -> Iterator[str]:
     everything = statement.everything
     relation = f"per {everything.unit} ({everything.neighbours}, delta {statement.delta:g})"
