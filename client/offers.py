@@ -229,7 +229,20 @@ def forbidden(home: SiteHome, offer: Offer) -> list[str]:
         found.append(f"base model {recipe.base.sha256[:12]} cannot be read; the site's own log says why")
     if find_spec(f"client.models.{recipe.base.model}") is None:
         found.append(f"model {recipe.base.model} is not in the Rainhill that the site has installed")
-    return [*found, *policy.refusals(recipe, home.config, patients=None)]
+    return [*found, *_strangers(home, offer), *policy.refusals(recipe, home.config, patients=None)]
+
+
+def _strangers(home: SiteHome, offer: Offer) -> list[str]:
+    """Where updates are masked, sites whose keys are not those of the bundle: with enough of them, a coordinator could unmask by itself."""
+    if offer.recipe.secure_aggregation is None:
+        return []
+    known = home.bundle().peers
+    others = [site for site, key in offer.sites.items() if known.get(site) != key]
+    return (
+        [f"masks updates with {_some(sorted(others))}, by other keys than in the site's bundle: join again with a new one"]
+        if others
+        else []
+    )
 
 
 def lacking(home: SiteHome, offer: Offer) -> list[str]:

@@ -99,18 +99,9 @@ class Rehearsal:
     def _begin(self) -> None:
         self._title("The operator makes a coordinator, which only this machine can reach.")
         public, private = free_ports(2)
-        address = [
-            "--host",
-            "localhost",
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(public),
-            "--private-port",
-            str(private),
-            "--metrics-port",
-            "0",
-        ]
+        address = ["--host", "localhost", "--bind", "127.0.0.1", "--port", str(public), "--private-port", str(private)]
+        # No metrics: two rehearsals would want the same port.
+        address += ["--metrics-port", "0"]
         self._run(self.hub, "coordinator", "init", "rehearsal", "--title", "Rehearsal", *address, show=True)
 
     def _join(self) -> None:

@@ -8,7 +8,7 @@ from importlib.abc import MetaPathFinder
 class Only(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in ALLOWED and top not in sys.stdlib_module_names:
+        if top not in ALLOWED and top not in sys.stdlib_module_names and not top.startswith("_sysconfigdata"):
             raise ModuleNotFoundError(f"No module named {name!r}: it is not in the image", name=name)
 
 
