@@ -237,12 +237,10 @@ def _strangers(home: SiteHome, offer: Offer) -> list[str]:
     if offer.recipe.secure_aggregation is None:
         return []
     known = home.bundle().peers
-    others = [site for site, key in offer.sites.items() if known.get(site) != key]
-    return (
-        [f"masks updates with {_some(sorted(others))}, by other keys than in the site's bundle: join again with a new one"]
-        if others
-        else []
-    )
+    others = sorted(site for site, key in offer.sites.items() if known.get(site) != key)
+    if not others:
+        return []
+    return [f"masks updates with {_some(others)}, whose keys are not those of the site's bundle: join again with a new one"]
 
 
 def lacking(home: SiteHome, offer: Offer) -> list[str]:

@@ -391,3 +391,16 @@ def test_what_the_sites_file_says_counts_at_once_and_its_name_and_folder_stay(si
     rewrite(site_file, 'name = "bury"', 'name = "bury"\nstate = "elsewhere"')
     with pytest.raises(ConfigError, match="state is .*elsewhere now, and was .* when the daemon began: start it again"):
         home.again()
+
+
+def test_updates_are_masked_with_sites_of_the_bundle_alone(site_file: Path, plain: Asks) -> None:
+    """With the keys of sites that it made up, a coordinator would know all masks but one."""
+    at = offers(site_file)
+    masked = Asks(recipe=recipe_with(plain.recipe, {"secure_aggregation": {}}), first=plain.first)
+    own = at.home.identity().signing_public.hex()
+    invented = at.take(masked.sealed(sites={"bury": own, "oldham": "1" * 64, "wirral": "2" * 64}))
+    said = "masks updates with oldham, wirral, whose keys are not those of the site's bundle: join again with a new one"
+    assert stands(at, invented) == ("refused", said)
+    with pytest.raises(RefusedError, match="masks updates with oldham, wirral"):
+        at.approve("spring", by="Grace")
+    assert stands(at, at.take(plain.sealed("summer"))) == ("pending", "waits for somebody at the site to approve it")
