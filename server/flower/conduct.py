@@ -52,6 +52,8 @@ AGAIN_S = (1.0, 30.0)
 """Before it is tried again after the SuperLink or the database was lost, or a round had too few answers: at first, and at most."""
 
 
+TAKES_PART = frozenset({"approved", "waiting"})
+"""How a site stands that is asked in a round: it may want time for its answer."""
 _NEVER = "has not been in contact since the run was offered"
 
 
@@ -172,7 +174,7 @@ class Conductor:
         write_whole(self.home.adapter_file(result), done.adapter.to_bytes())
         took_part = {site for record in done.history for site in record.answered}
         for site, one in self.runs.standings(self.offer.run).items():
-            if one.state != "approved" and site not in took_part:
+            if one.state not in TAKES_PART and site not in took_part:
                 self.runs.deliver(self.offer.run, site, "took no part")
         self.runs.finish(self.offer.run, result)
         log.info("run %s is over: adapter %s", self.offer.run, result[:12])
@@ -242,13 +244,13 @@ class Conductor:
             members = self._members()
             self._ask(grid, members, number=next(iter(plans.values())).round)
             known = self.runs.standings(self.offer.run)
-            asked = {site: plan for site, plan in plans.items() if site in members and known[site].state == "approved"}
+            asked = {site: plan for site, plan in plans.items() if site in members and known[site].state in TAKES_PART}
             for site, plan in plans.items():
                 if site not in asked:
                     reason = (known[site].reason or _NEVER) if site in members else "was revoked"
                     yield Refusal(run=plan.run, round=plan.round, site=site, reason=reason)
             deadline_s = self.offer.recipe.rounds.deadline_s
-            yield from collect_live(grid, members, key=self.key, deadline_s=deadline_s, meanwhile=self._look)(asked)
+            yield from collect_live(grid, members, key=self.key, deadline_s=deadline_s, meanwhile=self._look, waits=self._waits)(asked)
 
         return collect
 
@@ -266,6 +268,10 @@ class Conductor:
         nodes = admit_only(self.link, {name: site.node_key.encode() for name, site in active.items()})
         asked = {name: active[name] for name in self.offer.sites if name in active}
         return {name: Member(node=nodes[name], signing_key=site.signing_key, protocols=site.protocols) for name, site in asked.items()}
+
+    def _waits(self, site: SiteId, reason: str) -> None:
+        if self.runs.stand(self.offer.run, site, "waiting", reason):
+            log.info("run %s: %s: waiting %s", self.offer.run, site, reason)
 
     def _look(self) -> None:
         if self.stop.is_set():

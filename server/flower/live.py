@@ -69,15 +69,22 @@ class _Asked:
 
 
 def collect_live(
-    grid: "Grid", members: Mapping[SiteId, Member], *, key: bytes, deadline_s: float, meanwhile: Callable[[], None] = lambda: None
+    grid: "Grid",
+    members: Mapping[SiteId, Member],
+    *,
+    key: bytes,
+    deadline_s: float,
+    meanwhile: Callable[[], None] = lambda: None,
+    waits: Callable[[SiteId, str], None] = lambda *_: None,
 ) -> Collect:
     """`key` is the consortium's Ed25519 private key. A site that is no member is refused by name.
 
-    `meanwhile` is called at every look for answers; what it raises ends the round, which is then done again another time.
+    `meanwhile` is called at every look for answers; what it raises ends the round, which is then done again another time. `waits` is told
+    of a site that asks for time, and why.
     """
 
     def collect(plans: Mapping[SiteId, Plan]) -> Iterable[Update | Refusal]:
-        for plan, answer in _exchanged(grid, members, plans, key=key, deadline_s=deadline_s, meanwhile=meanwhile):
+        for plan, answer in _exchanged(grid, members, plans, key=key, deadline_s=deadline_s, meanwhile=meanwhile, waits=waits):
             yield answer if not isinstance(answer, Receipt) else _refusal(plan, "its answer is a receipt, and no update")
 
     return collect
@@ -93,7 +100,8 @@ def deliver_live(
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterable[Receipt | Refusal]:
     """What a run came to, brought to the sites: plans that follow the last round. As `collect_live` otherwise."""
-    for plan, answer in _exchanged(grid, members, plans, key=key, deadline_s=deadline_s, meanwhile=meanwhile):
+    asked = _exchanged(grid, members, plans, key=key, deadline_s=deadline_s, meanwhile=meanwhile, waits=lambda *_: None)
+    for plan, answer in asked:
         if isinstance(answer, Receipt) and answer.adapter != plan.adapter.fingerprint():
             yield _refusal(plan, f"has adapter {answer.adapter[:12]}, and was brought {plan.adapter.fingerprint()[:12]}")
         else:
@@ -108,6 +116,7 @@ def _exchanged(
     key: bytes,
     deadline_s: float,
     meanwhile: Callable[[], None],
+    waits: Callable[[SiteId, str], None],
 ) -> Iterable[tuple[Plan, Update | Receipt | Refusal]]:
     """Each plan with its one answer, as they come in."""
     stop = time.monotonic() + deadline_s
@@ -129,7 +138,7 @@ def _exchanged(
         if now - looked >= PRESENCE_S:
             _send_where_due(grid, asked.values(), now, ttl=stop - now + SPARE_S)
             looked = now
-        for one, answer in _answers(grid, asked.values()):
+        for one, answer in _answers(grid, asked.values(), waits):
             del asked[one.plan.site]
             yield one.plan, answer
         time.sleep(LOOK_S)
@@ -157,7 +166,9 @@ def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, ttl: f
             one.ids.add(name)
 
 
-def _answers(grid: "Grid", asked: Iterable[_Asked]) -> Iterable[tuple[_Asked, Update | Receipt | Refusal]]:
+def _answers(
+    grid: "Grid", asked: Iterable[_Asked], waits: Callable[[SiteId, str], None]
+) -> Iterable[tuple[_Asked, Update | Receipt | Refusal]]:
     """What came in and is an answer; what asks for time or failed is noted, to be asked again."""
     waiting = {name: one for one in asked for name in one.ids}
     for reply in grid.pull_messages(list(waiting)) if waiting else ():
@@ -166,6 +177,8 @@ def _answers(grid: "Grid", asked: Iterable[_Asked]) -> Iterable[tuple[_Asked, Up
         answer = _read(reply, one)
         if answer is not None:
             yield one, answer
+        elif one.waits_for:
+            waits(one.plan.site, one.waits_for)
 
 
 def _read(reply: "Message", one: _Asked) -> Update | Receipt | Refusal | None:

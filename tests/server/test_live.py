@@ -66,11 +66,19 @@ class Consortium:
         return node(self.coordinator, self.sites[site], at_work(app), memory=self.folder / site / "node")
 
     def ask(
-        self, *, number: int = 1, deadline_s: float = WITHIN_S, key: bytes | None = None, members: dict[str, Member] | None = None
+        self,
+        *,
+        number: int = 1,
+        deadline_s: float = WITHIN_S,
+        key: bytes | None = None,
+        members: dict[str, Member] | None = None,
+        waits: Callable[[str, str], None] = lambda site, reason: None,
     ) -> Answers:
         plans = {site: plan_of(site, number) for site in self.sites}
         with opened_grid(self.coordinator.link) as grid:
-            collect = collect_live(grid, self.members() if members is None else members, key=key or self.key, deadline_s=deadline_s)
+            collect = collect_live(
+                grid, self.members() if members is None else members, key=key or self.key, deadline_s=deadline_s, waits=waits
+            )
             return {answer.site: answer for answer in collect(plans)}
 
     def process(self, site: str, *, seconds: float) -> "subprocess.Popen[bytes]":
@@ -156,9 +164,11 @@ def test_a_site_that_asks_for_time_is_asked_again_and_not_before_it_wants(consor
             return Waiting(run=plan.run, round=plan.round, site=plan.site, reason="waits for approval", retry_s=0.5)
         return updated(plan)
 
+    told: list[tuple[str, str]] = []
     with consortium.node("bury", decides), consortium.node("oldham", updated):
-        found = consortium.ask()
+        found = consortium.ask(waits=lambda *said: told.append(said))
     assert isinstance(found["bury"], Update) and len(times) == 3
+    assert told == [("bury", "waits for approval")] * 2
     assert min(np.diff(times)) >= 0.5
 
 
