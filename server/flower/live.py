@@ -139,8 +139,9 @@ def _exchanged(
             _send_where_due(grid, asked.values(), now, ttl=stop - now + SPARE_S)
             looked = now
         for one, answer in _answers(grid, asked.values(), waits):
-            del asked[one.plan.site]
-            yield one.plan, answer
+            # A second one comes with the first where a site that was restarted was asked again: they are of the same plan.
+            if asked.pop(one.plan.site, None) is not None:
+                yield one.plan, answer
         time.sleep(LOOK_S)
     yield from ((one.plan, _refusal(one.plan, f"{one.words}; waited {deadline_s:g} s")) for one in asked.values())
 

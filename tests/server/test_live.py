@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import Message
 
 from client.flower.app import at_work
 from client.flower.line import Contact
@@ -52,6 +54,8 @@ class Consortium:
         for name, identity in self.sites.items():
             identity.keep(folder / name)
         self.folder = folder
+        self.heard: Counter[str] = Counter()
+        """Site -> messages that it was brought."""
 
     def start(self) -> None:
         self.coordinator.start()
@@ -63,7 +67,13 @@ class Consortium:
 
     def node(self, site: str, answer: Answer, *, signing: bytes | None = None) -> AbstractContextManager[Contact]:
         app = live_app(site, answer, stand=nothing_offered, signing=signing or self.sites[site].signing, consortium=self.public)
-        return node(self.coordinator, self.sites[site], at_work(app), memory=self.folder / site / "node")
+        work = at_work(app)
+
+        def heard(message: Message) -> Message:
+            self.heard[site] += 1
+            return work(message)
+
+        return node(self.coordinator, self.sites[site], heard, memory=self.folder / site / "node")
 
     def ask(
         self,
@@ -268,7 +278,7 @@ def test_a_site_that_is_no_member_is_refused_by_name(consortium: Consortium) -> 
 
 def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium) -> None:
     """A coordinator that was restarted asks again while the site is still at work."""
-    began, go, worked = threading.Event(), threading.Event(), []
+    began, go, worked, before = threading.Event(), threading.Event(), [], consortium.heard["bury"]
 
     def slowly(plan: Plan) -> Update:
         worked.append(plan.round)
@@ -285,7 +295,9 @@ def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium
         found: Answers = {}
         again = threading.Thread(target=lambda: found.update(consortium.ask()))
         again.start()
-        time.sleep(2)
+        assert until(lambda: consortium.heard["bury"] - before >= 2)
+        # From when it is there to when it is known to be the same.
+        time.sleep(1)
         go.set()
         again.join()
     assert isinstance(found["bury"], Update) and worked == [1]

@@ -134,9 +134,18 @@ def decided(one: Offer, **fields: object) -> dict[str, object]:
 
 
 def left(one: Offer, number: int, size: int) -> Left:
-    about = {"run": one.run, "round": number, "recipe": one.recipe.sha256, "to": "north_west", "approved_by": "Grace", "update": "2" * 64}
+    about = {"run": one.run, "round": number, "recipe": one.recipe.sha256, "plan": "3" * 64, "to": "north_west"}
     return Left.model_validate(
-        {**about, "size": size, "tensors": {}, "norm": 1.0, "numbers": {"patients": 31.0, "loss": 0.25}, "epsilon": 3.0}
+        {
+            **about,
+            "approved_by": "Grace",
+            "update": "2" * 64,
+            "size": size,
+            "tensors": {},
+            "norm": 1.0,
+            "numbers": {"patients": 31.0, "loss": 0.25},
+            "epsilon": 3.0,
+        }
     )
 
 
