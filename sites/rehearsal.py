@@ -78,6 +78,7 @@ class Rehearsal:
         self.say(f"\nAll of it lies in {self.folder}, a folder for the coordinator ({HUB}) and one for each hospital. Look further:")
         for name, command in (
             (first, f"rainhill site log {first}.toml --json"),
+            (first, f"rainhill site outcome {first}.toml"),
             (first, f"rainhill site privacy {first}.toml"),
             (first, f"rainhill site pending {first}.toml --all"),
             (HUB, f"rainhill coordinator status {RUN} --json"),
