@@ -108,7 +108,7 @@ class Conductor:
                 self._fails(str(error))
                 return
             except (QuorumError, DatabaseError, httpx.HTTPError, OSError) as error:
-                words = str(error) if isinstance(error, QuorumError | DatabaseError) else f"the SuperLink does not answer: {error}"
+                words = f"the SuperLink does not answer: {error}" if isinstance(error, httpx.HTTPError) else str(error)
                 log.warning("run %s: %s; trying again in %.0f s", self.offer.run, words, pause)
                 self._says(words)
                 self.stop.wait(pause)
@@ -119,8 +119,9 @@ class Conductor:
         try:
             self.runs.fail(self.offer.run, words)
         except RefusedError as error:
-            # An operator was faster.
+            # An operator was faster, or it is over, and its result cannot be brought: not at once again, when `serve` has it tried anew.
             log.info("%s", error)
+            self.stop.wait(DELIVER_AGAIN_S)
 
     def _says(self, words: str) -> None:
         try:
