@@ -71,8 +71,7 @@ def _refuse_others(config: HospitalConfig, folder: Path, seed: int) -> None:
     """To draw replaces what is in a folder, which may be a hospital's own."""
     from sites import hospital
 
-    mark = {"hospital": config.name, "seed": seed, "sha256": hospital.fingerprint(config, seed=seed)}
-    if folder.exists() and any(folder.iterdir()) and not hospital.is_complete(folder, mark):
+    if folder.exists() and any(folder.iterdir()) and not hospital.is_drawn(config, folder, seed=seed):
         raise RefusedError(
             f"{folder}: holds other films than {config.name} with seed {seed}, or those of a drawing that was broken off, and is not drawn "
             "over: name another folder with --out, or remove it"

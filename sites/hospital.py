@@ -86,7 +86,7 @@ def write(hospital: HospitalConfig, folder: Path, *, seed: int, threads: int | N
     config = hospital.phantom
     if config is None:
         raise ConfigError(f"{hospital.name}: has no [phantom] to draw")
-    mark = {"hospital": hospital.name, "seed": seed, "sha256": fingerprint(hospital, seed=seed)}
+    mark = _mark(hospital, seed)
     # Two runs may want the same hospital at once: the second waits, and finds it drawn.
     with alone(folder.with_name(f".{folder.name}.lock")):
         if not is_complete(folder, mark):
@@ -127,6 +127,15 @@ def fingerprint(hospital: HospitalConfig, *, seed: int) -> str:
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()
+
+
+def is_drawn(hospital: HospitalConfig, folder: Path, *, seed: int) -> bool:
+    """Whether the folder holds what `write` leaves of this very hospital, whole."""
+    return is_complete(folder, _mark(hospital, seed))
+
+
+def _mark(hospital: HospitalConfig, seed: int) -> dict[str, Any]:
+    return {"hospital": hospital.name, "seed": seed, "sha256": fingerprint(hospital, seed=seed)}
 
 
 def is_complete(folder: Path, mark: dict[str, Any]) -> bool:

@@ -15,9 +15,12 @@ from typing import Any
 from rainhill.adapter import Adapter
 from rainhill.errors import RefusedError, RehearsalError
 from rainhill.recipe import Recipe
+from sites import hospital
 from sites.consortium import Site
 from sites.processes import Processes
 
+SEED = 0
+"""Of the phantoms' films, as `rainhill phantom` draws them where nobody says."""
 LOCK = "rehearsal.lock"
 """Held by the rehearsal of a folder; that it is there tells whose the folder is."""
 HUB, RUN, WHO = "hub", "rehearsal", "Ada Lovelace"
@@ -207,9 +210,13 @@ def clear(folder: Path, sites: list[Site]) -> None:
     """Of an earlier rehearsal in this folder, films stay, and all else goes."""
     shutil.rmtree(folder / HUB, ignore_errors=True)
     for site in sites:
-        shutil.rmtree(folder / site.name / f"{site.name}-state", ignore_errors=True)
-        (folder / site.name / f"{site.name}.toml").unlink(missing_ok=True)
-        (folder / site.name / "serve.log").unlink(missing_ok=True)
+        own = folder / site.name
+        if not hospital.is_drawn(site.config, own, seed=SEED):
+            # Of a rehearsal that was ended while it was drawn.
+            shutil.rmtree(own, ignore_errors=True)
+        shutil.rmtree(own / f"{site.name}-state", ignore_errors=True)
+        for name in (f"{site.name}.toml", "serve.log"):
+            (own / name).unlink(missing_ok=True)
     (folder / HUB).mkdir()
 
 

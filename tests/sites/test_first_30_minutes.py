@@ -119,7 +119,7 @@ def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[People]:
 
 def test_who_types_what_the_document_says_has_a_run_in_thirty_minutes(people: People) -> None:
     typed = commands()
-    assert len(typed) == 20
+    assert len(typed) == 21
     for who, line in typed:
         if who == "hospital":
             for site in SITES:

@@ -87,7 +87,7 @@ def test_a_rehearsal_goes_from_films_to_the_adapter_that_a_simulation_comes_to(w
     assert not alive(mark)
     # Where to look further is said in commands, and those that were printed are all that were needed.
     last = re.findall(r"^  cd (\S+) && rainhill (.*)$", printed, re.MULTILINE)
-    assert len(last) == 5
+    assert len(last) == 6
     for folder, command in last:
         if "pending" not in command:
             run(*command.split(), cwd=Path(folder))
