@@ -282,10 +282,13 @@ def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium
 
     def slowly(plan: Plan) -> Update:
         worked.append(plan.round)
+        at_once.append(len(worked))
         began.set()
         go.wait(WITHIN_S)
+        worked.pop()
         return updated(plan)
 
+    at_once: list[int] = []
     with consortium.node("bury", slowly), consortium.node("oldham", updated):
         assert until(lambda: all(consortium.coordinator.contact(consortium.sites).values()))
         left_alone = threading.Thread(target=consortium.ask, kwargs={"deadline_s": 1})
@@ -300,4 +303,5 @@ def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium
         time.sleep(1)
         go.set()
         again.join()
-    assert isinstance(found["bury"], Update) and worked == [1]
+    # One that comes when the first is done is worked on anew, and gives the same.
+    assert isinstance(found["bury"], Update) and max(at_once) == 1
