@@ -1,0 +1,15 @@
+"""Who may sign in to a site's console."""
+
+from client.console import ROLES
+from client.home import SiteHome
+from rainhill.console.accounts import Accounts
+
+
+def accounts_of(home: SiteHome) -> Accounts:
+    return Accounts(path=home.state / "accounts.json", roles=ROLES)
+
+
+def wanted(home: SiteHome) -> bool:
+    """Whether there is a console to serve: it has a port, and somebody may sign in."""
+    where = home.config.console
+    return where.port != 0 and (where.oidc is not None or accounts_of(home).path.exists())

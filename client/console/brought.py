@@ -1,0 +1,112 @@
+"""What runs came to at this site, measured on its own patients that no fit has seen. Nothing of it leaves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from client.console import PER_PAGE
+from client.console.drawn import Whisker, whiskers
+from client.console.site import Site, found
+from client.home import OUTCOME, outcomes
+from client.journal import Offered
+from client.privacy.statement import Snapshot
+from rainhill.console.frame import Page, Shown, Visitor
+from rainhill.errors import DataError
+
+ARMS = {"base": "the base model alone", "shared": "with the shared adapter", "private": "with the site's own part too"}
+Verdict = Literal["better", "not distinguishable", "worse", "not measured"]
+KINDS: dict[Verdict, str] = {"better": "good", "not distinguishable": "", "worse": "bad", "not measured": ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    words: str
+    auroc: Mapping[str, float] | None
+    gain: Mapping[str, float] | None
+    """Over the base; None of the base itself, and where it cannot be measured."""
+    at: Whisker | None
+    gained: Whisker | None
+    verdict: Verdict | None
+    """None of the base."""
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.verdict] if self.verdict else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    run: str
+    patients: int
+    held_out: str
+    """Which part of the site's patients these are: `test`, or `val` where it sets none aside."""
+    confidence: float
+    arms: tuple[Arm, ...]
+    private_steps: int
+    left_out: tuple[str, ...]
+    adapter: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of what the site would use: the shared adapter with its own part."""
+        return self.arms[-1].verdict or "not measured"
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.verdict]
+
+
+def pages(site: Site) -> list[Page]:
+    def all_brought(visitor: Visitor, asked: Mapping[str, str]) -> Shown:  # noqa: ARG001 - as all pages are called
+        known = found(lambda: brought(site))
+        about = {"brought": (known.value or [])[:PER_PAGE], "more": max(len(known.value or []) - PER_PAGE, 0), "trouble": known.problem}
+        return site.page("brought.html.j2", "What it brought", about)
+
+    return [Page(path="/brought", show=all_brought, menu="What it brought")]
+
+
+def brought(site: Site) -> list[Brought]:
+    """The run that was asked last comes first. DataError for a file that is none of ours."""
+    try:
+        known = [_brought(one) for one in outcomes(site.home).values()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{site.home.state / 'runs'}: an {OUTCOME} there is none of ours: {error!r}") from error
+    journal = found(site.journal).value or Snapshot()
+    place = {event.run: number for number, event in enumerate(journal.parsed) if isinstance(event, Offered)}
+    return sorted(known, key=lambda one: -place.get(one.run, -1))
+
+
+def _brought(one: Mapping[str, Any]) -> Brought:
+    auroc, gain = one["auroc"], one["gain"]
+    at = whiskers([auroc.get(arm) for arm in ARMS])
+    gained = whiskers([gain.get(arm) for arm in ARMS], about_zero=True)
+    arms = tuple(
+        Arm(
+            words=words,
+            auroc=auroc.get(arm),
+            gain=gain.get(arm),
+            at=at[number],
+            gained=gained[number],
+            verdict=None if arm == "base" else verdict(gain.get(arm)),
+        )
+        for number, (arm, words) in enumerate(ARMS.items())
+    )
+    return Brought(
+        run=one["run"],
+        patients=one["patients"],
+        held_out=one["held_out"],
+        confidence=one["confidence"],
+        arms=arms,
+        private_steps=one["private_steps"],
+        left_out=tuple(one["left_out"]),
+        adapter=one["adapter"],
+    )
+
+
+def verdict(gain: Mapping[str, float] | None) -> Verdict:
+    """An interval that touches 0 tells of no difference."""
+    if gain is None:
+        return "not measured"
+    if gain["low"] > 0:
+        return "better"
+    return "worse" if gain["high"] < 0 else "not distinguishable"
