@@ -26,13 +26,14 @@ demo: $(READY)
 demo-consortium: $(READY)
 	$(BIN)/rainhill rehearse
 
-# Two workers, one torch thread each: threads that wait for one another on shared cores cost more than they give.
+# Two workers, one torch thread each: threads that wait for one another on shared cores cost more than they give. A file's tests stay with
+# one worker, so that what they share is set up once.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 # The laws again, with examples that no run has seen yet.
 explore: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup --hypothesis-profile explore -k "$(K)"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile explore -k "$(K)"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from client._names import held_runs, offered_runs
 from rainhill.cli import stops_at_once
 from rainhill.errors import RefusedError
 from rainhill.text import did_you_mean
@@ -59,7 +60,7 @@ def pending(site_file: Path, everything: bool, as_json: bool) -> None:
 
 @click.command()
 @Site
-@click.argument("run")
+@click.argument("run", shell_complete=offered_runs)
 @By
 @click.option("--rounds", type=click.IntRange(min=1), help="For so many rounds; for all of the recipe's where not given.")
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="For so many days.")
@@ -71,11 +72,23 @@ def approve(site_file: Path, run: str, by: str, rounds: int | None, days: int, r
         f"run {run} is approved by {approved.by}: recipe {approved.recipe[:12]}, {approved.rounds} rounds, "
         f"until {approved.until:%Y-%m-%d %H:%M} UTC" + (f", and {repeats} further runs of it" if repeats else "")
     )
+    _warn_of_clock(site_file)
+
+
+def _warn_of_clock(site_file: Path) -> None:
+    """What is written down bears this machine's time, and an approval ends by it."""
+    from client.home import SiteHome
+    from client.status import status_of
+
+    ahead = status_of(SiteHome.open(site_file))["clock_ahead_s"]
+    if ahead:
+        side = "ahead of" if ahead > 0 else "behind"
+        click.echo(f"this machine's clock is {abs(ahead):.0f} s {side} the coordinator's: see `rainhill site check`", err=True)
 
 
 @click.command()
 @Site
-@click.argument("run")
+@click.argument("run", shell_complete=offered_runs)
 @By
 @click.option("--reason", required=True, callback=_line, help="The consortium is told: write nothing that tells of a patient.")
 def refuse(site_file: Path, run: str, by: str, reason: str) -> None:
@@ -105,7 +118,7 @@ def held(site_file: Path, as_json: bool) -> None:
 
 @click.command()
 @Site
-@click.argument("run")
+@click.argument("run", shell_complete=held_runs)
 @click.argument("number", metavar="ROUND", type=click.IntRange(min=1))
 @By
 @Which
@@ -120,7 +133,7 @@ def release(site_file: Path, run: str, number: int, by: str, update: str) -> Non
 
 @click.command()
 @Site
-@click.argument("run")
+@click.argument("run", shell_complete=held_runs)
 @click.argument("number", metavar="ROUND", type=click.IntRange(min=1))
 @By
 @Which
@@ -160,7 +173,7 @@ def log(site_file: Path, verify: bool, as_json: bool) -> None:
 
 @click.command()
 @Site
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=offered_runs)
 @AsJson
 def outcome(site_file: Path, run: str | None, as_json: bool) -> None:
     """Tell what runs came to at this site, or one: measured on its own held-out patients. Nothing of this leaves."""
@@ -183,23 +196,25 @@ def outcome(site_file: Path, run: str | None, as_json: bool) -> None:
 
 @click.command()
 @Site
-def pause(site_file: Path) -> None:
+@By
+def pause(site_file: Path, by: str) -> None:
     """Work on nothing until `resume`; a fit that has begun is finished, and its update stays."""
-    from rainhill.files import write_whole
+    from client import pausing
 
     home = _home(site_file)
-    write_whole(home.paused, b"", private=True)
+    pausing.pause(home, by=by)
     click.echo(f"{home.config.name} has paused; `rainhill site resume` goes on")
 
 
 @click.command()
 @Site
-def resume(site_file: Path) -> None:
+@By
+def resume(site_file: Path, by: str) -> None:
     """Go on after a pause."""
+    from client import pausing
+
     home = _home(site_file)
-    if not home.paused.exists():
-        raise RefusedError(f"{home.config.name}: has not paused")
-    home.paused.unlink()
+    pausing.resume(home, by=by)
     click.echo(f"{home.config.name} goes on")
 
 

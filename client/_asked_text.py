@@ -7,7 +7,7 @@ from typing import Any
 from client.asked import Asked, Leaves
 from client.chain import Event
 from client.egress import HeldUpdate
-from client.journal import Approved, Declined, Held, Left, Offered, Opened, Released, Said, Withheld
+from client.journal import Approved, Declined, Held, Left, Offered, Opened, Paused, Released, Resumed, Said, Withheld
 from client.privacy.statement import Claim
 from client.privacy.what_if import Cost
 from rainhill.text import one_line
@@ -77,6 +77,11 @@ def _cost(cost: Cost, allowed: float | None) -> Iterator[str]:
     yield from _row("spent after", f"{_epsilon(cost.after)}, by the same patient with the whole of this run")
     if cost.budget is not None and cost.remaining is not None:
         yield from _row("budget", f"epsilon {cost.budget:g} for each patient, for good, in your file; {cost.remaining:.3f} would remain")
+    if cost.year is not None:
+        year = cost.year
+        yield from _row("in a year", f"{_epsilon(year.before)}, spent in the last 365 days by the patient who spent most in them")
+        held = f"your file allows {year.budget:g} over any 365 days; {year.remaining:.3f} would remain"
+        yield from _row("", f"{_epsilon(year.after)}, with the whole of this run; {held}")
     if cost.unable:
         left_out = f"{cost.unable} patients charged before cannot afford all of it, and would be left out before its end"
         yield from _row("left out", left_out)
@@ -158,11 +163,11 @@ def _measured(value: Mapping[str, float] | None, *, signed: bool = False) -> str
 
 
 def entry_text(time: str, event: Event) -> str:
-    told = f"{time[:19].replace('T', ' ')} UTC  {one_line(_told(event), LONGEST)}"
+    told = f"{time[:19].replace('T', ' ')} UTC  {one_line(told_of(event), LONGEST)}"
     return "\n".join(textwrap.wrap(told, WIDTH, subsequent_indent=" " * TIME, break_on_hyphens=False))
 
 
-def _told(event: Event) -> str:
+def told_of(event: Event) -> str:
     match event:
         case Opened():
             return f"the journal of {event.site} begins"
@@ -189,5 +194,9 @@ def _told(event: Event) -> str:
             return f"{event.run} round {event.round}: update {event.update[:12]} released by {event.by}"
         case Withheld():
             return f"{event.run} round {event.round}: update {event.update[:12]} withheld by {event.by}: {event.reason}"
+        case Paused():
+            return f"the site has paused, by {event.by}"
+        case Resumed():
+            return f"the site goes on, by {event.by}"
         case _:
             return event.body()

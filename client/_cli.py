@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from client._asked_cli import COMMANDS
+from client.console import ROLES
 from client.privacy._cli import privacy
 from rainhill.cli import stops_at_once
+from rainhill.console._cli import add_account_commands
 from rainhill.errors import RefusedError
 
 if TYPE_CHECKING:
     from client.home import SiteHome
+    from rainhill.console.accounts import Accounts
 
 FAILED = 1
 File = click.Path(path_type=Path, dir_okay=False)
@@ -101,7 +104,7 @@ def check(site_file: Path, as_json: bool) -> None:
 @Site
 @click.option("--json-logs", is_flag=True, help="One JSON object a line, for a log collector.")
 def serve(site_file: Path, json_logs: bool) -> None:
-    """Run the site's daemon, until Ctrl-C or SIGTERM. It dials out; nothing listens."""
+    """Run the site's daemon, until Ctrl-C or SIGTERM. It dials out; but for a console and metrics nothing listens."""
     from rainhill import logs
 
     home = _home(site_file)
@@ -140,6 +143,24 @@ def leave(site_file: Path) -> None:
     with held(home.lock, f"the daemon of {home.config.name}"):
         bundle = left(home)
     click.echo(f"{home.config.name} belongs to {bundle.title or bundle.consortium} no more; have its operator revoke the site")
+
+
+@site.group()
+@Site
+@click.pass_context
+def account(context: click.Context, site_file: Path) -> None:
+    """Who may sign in to the site's console, which `serve` serves once there is an account."""
+    context.obj = site_file
+
+
+def _accounts(context: click.Context) -> Accounts:
+    with stops_at_once():
+        from client.console.accounts import accounts_of
+
+    return accounts_of(_home(context.obj))
+
+
+add_account_commands(account, ROLES, _accounts)
 
 
 def _home(site_file: Path) -> SiteHome:

@@ -1,9 +1,8 @@
 """What a site is asked, gathered for the person who decides: who asks, of which patients, what would leave, and what it would cost them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from client.offers import Offers, leaving, refusals, training_patients
 from client.privacy.ledger import Ledger
 from client.privacy.statement import Snapshot
 from client.privacy.what_if import WhatIf, what_if
+from rainhill.difference import Change, recipe_changes
 from rainhill.errors import RainhillError, RefusedError
 from rainhill.offer import Offer
 from rainhill.recipe import Recipe
@@ -37,15 +37,6 @@ class Leaves:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """A key of the recipe that was another when the site last approved one of this name."""
-
-    key: str
-    before: str
-    now: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Asked:
     run: str
     consortium: str
@@ -57,13 +48,17 @@ class Asked:
     state: str
     reason: str
     title: str
+    offer: str
+    """sha256 of what was signed: what is shown here is of this one, and of no other with the run's name."""
     recipe: str
     """sha256: what an approval is of."""
     task: str
     learned: tuple[str, ...]
     """Columns of labels that it reads from the manifest."""
     base: str
-    """Model and sha256 of its weights."""
+    """Model and sha256 of its weights, cut."""
+    weights: str
+    """The same sha256, whole."""
     rule: str
     sites: tuple[str, ...]
     rounds: int
@@ -88,7 +83,8 @@ def asked(offers: Offers, run: str) -> Asked:
     """RefusedError where the site was never offered it."""
     home, offer = offers.home, offers.offer(run)
     recipe = offer.recipe
-    decided = offers.decided(offer, datetime.now(UTC))
+    now = datetime.now(UTC)
+    decided = offers.decided(offer, now)
     patients = _patients(home, offer)
     return Asked(
         run=run,
@@ -99,10 +95,12 @@ def asked(offers: Offers, run: str) -> Asked:
         state=decided.state,
         reason=decided.reason,
         title=recipe.title or recipe.name,
+        offer=offer.sha256,
         recipe=recipe.sha256,
         task=recipe.task.name,
         learned=_learned(recipe),
         base=f"{recipe.base.model} {recipe.base.sha256[:12]}",
+        weights=recipe.base.sha256,
         rule=recipe.strategy.described(),
         sites=tuple(sorted(offer.sites)),
         rounds=recipe.rounds.count,
@@ -110,8 +108,8 @@ def asked(offers: Offers, run: str) -> Asked:
         data=str(home.config.data.manifest) if home.config.data else "",
         patients=patients,
         leaves=_leaves(home, offer),
-        cost=what_if(recipe, patients, _ledger(home), home.config.privacy) if patients else None,
-        allowed=_allowed(home),
+        cost=what_if(recipe, patients, _ledger(home), home.config.privacy, now=now) if patients else None,
+        allowed=home.config.privacy.most_in_one_run if home.config.privacy else None,
         refusals=tuple(refusals(home, offer)),
         changes=_changes(offers, offer),
         software=f"rainhill {rainhill.__version__}",
@@ -126,11 +124,6 @@ def _learned(recipe: Recipe) -> tuple[str, ...]:
         return ()
 
 
-def _allowed(home: SiteHome) -> float | None:
-    privacy = home.config.privacy
-    return min(privacy.epsilon, privacy.epsilon_per_run or privacy.epsilon) if privacy else None
-
-
 def _patients(home: SiteHome, offer: Offer) -> int | None:
     try:
         return len(training_patients(home, offer))
@@ -140,8 +133,7 @@ def _patients(home: SiteHome, offer: Offer) -> int | None:
 
 
 def _ledger(home: SiteHome) -> Snapshot:
-    ledger = Ledger.existing(home.state, site=home.config.name)
-    return Snapshot(parsed=ledger.events()) if ledger else Snapshot()
+    return Snapshot.of(Ledger.existing(home.state, site=home.config.name))
 
 
 def _leaves(home: SiteHome, offer: Offer) -> Leaves | None:
@@ -181,10 +173,7 @@ def _changes(offers: Offers, offer: Offer) -> tuple[Change, ...] | None:
     before = _last_approved(offers, offer)
     if before is None:
         return None
-    old, new = dict(_flat(before.model_dump(mode="json"))), dict(_flat(offer.recipe.model_dump(mode="json")))
-    return tuple(
-        Change(key=key, before=old.get(key, "-"), now=new.get(key, "-")) for key in sorted({*old, *new}) if old.get(key) != new.get(key)
-    )
+    return recipe_changes(before.model_dump(mode="json"), offer.recipe.model_dump(mode="json"))
 
 
 def _last_approved(offers: Offers, offer: Offer) -> Recipe | None:
@@ -195,11 +184,3 @@ def _last_approved(offers: Offers, offer: Offer) -> Recipe | None:
         if recipe.name == offer.recipe.name:
             return recipe
     return None
-
-
-def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(tree, dict) and tree:
-        for key, value in tree.items():
-            yield from _flat(value, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), str(tree)

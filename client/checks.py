@@ -11,6 +11,7 @@ from functools import partial
 
 import httpx
 
+from client.clock import CLOCK_S, both_clocks
 from client.home import SiteHome
 from client.privacy.ledger import Ledger
 from client.status import status_of
@@ -20,9 +21,11 @@ from rainhill.errors import CredentialError, RainhillError
 ROOM = 2**30
 """Bytes that a site should have left for a run."""
 WARN_DAYS = 30
-CLOCK_S = 4.0
-"""Flower takes a site whose clock is up to five seconds ahead."""
 REACH_S = 10.0
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python has no name for."""
+_OF_TIME = "certificate has expired", "certificate is not yet valid"
+_UNREACHED = httpx.HTTPError, OSError, KeyError, ValueError, CredentialError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,31 +102,56 @@ def _coordinator(home: SiteHome) -> Iterator[Check]:
     """As the daemon will reach it: through the same proxy, with the same trust."""
     address = home.address
     try:
-        trusted = ssl.create_default_context(cadata=home.trusted().decode("ascii"))
-        proxy = home.config.network.proxy or None
-        with (
-            httpx.Client(verify=trusted, proxy=proxy, timeout=REACH_S) as client,
-            client.stream("GET", f"https://{address}/health") as answer,
-        ):
-            answer.raise_for_status()
-            handshake = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
-            date = answer.headers["date"]
-    except (httpx.HTTPError, OSError, KeyError, ValueError, CredentialError) as error:
+        ends, theirs = _reached(home)
+    except _UNREACHED as error:
         yield Check(name="coordinator", ok=False, found=f"{address}: {error}", remedy=_remedy(error))
+        if any(words in str(error) for words in _OF_TIME):
+            yield from _clock_alone(home)
         return
     yield Check(name="coordinator", ok=True, found=f"{address} answers")
-    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(handshake["notAfter"]), UTC)
     left = (ends - datetime.now(UTC)).days
     remedy = "" if left >= WARN_DAYS else "tell the coordinator's operator: `rainhill coordinator renew`"
     yield Check(name="certificate", ok=True, found=f"expires {ends:%Y-%m-%d}, in {left} days", remedy=remedy)
-    # The header has whole seconds: half a second more is nobody's fault.
-    ahead = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds() - 0.5
-    if abs(ahead) < CLOCK_S:
-        yield Check(name="clock", ok=True, found="the same as the coordinator's, to a few seconds")
-    else:
-        said = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the coordinator's"
-        yield Check(name="clock", ok=False, found=said, remedy="set it, by NTP for instance: calls with another time are refused")
+    yield _clock(theirs)
     yield _contact(home)
+
+
+def _reached(home: SiteHome, *, at_any_time: bool = False) -> tuple[datetime, datetime]:
+    """When the coordinator's certificate ends, and what its clock shows. `at_any_time`: the certificate may be over, or yet to begin."""
+    trusted = ssl.create_default_context(cadata=home.trusted().decode("ascii"))
+    if at_any_time:
+        trusted.verify_flags |= _NO_CHECK_TIME
+    proxy = home.config.network.proxy or None
+    with (
+        httpx.Client(verify=trusted, proxy=proxy, timeout=REACH_S) as client,
+        client.stream("GET", f"https://{home.address}/health") as answer,
+    ):
+        answer.raise_for_status()
+        handshake = answer.extensions["network_stream"].get_extra_info("ssl_object").getpeercert()
+        ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(handshake["notAfter"]), UTC)
+        return ends, parsedate_to_datetime(answer.headers["date"])
+
+
+def _clock_alone(home: SiteHome) -> Iterator[Check]:
+    try:
+        _, theirs = _reached(home, at_any_time=True)
+    except _UNREACHED:
+        return
+    yield _clock(theirs)
+
+
+def _clock(theirs: datetime) -> Check:
+    # The header has whole seconds: half a second more is nobody's fault.
+    ours = datetime.now(UTC)
+    ahead = (ours - theirs).total_seconds() - 0.5
+    if abs(ahead) < CLOCK_S:
+        return Check(name="clock", ok=True, found="the same as the coordinator's, to a few seconds")
+    return Check(
+        name="clock",
+        ok=False,
+        found=f"{both_clocks(ours, theirs)}: {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}",
+        remedy="set the one that is wrong, by NTP for instance: calls with another time are refused",
+    )
 
 
 def _contact(home: SiteHome) -> Check:
@@ -144,7 +172,9 @@ def _contact(home: SiteHome) -> Check:
 def _remedy(error: Exception) -> str:
     words = str(error)
     if "certificate has expired" in words:
-        return "tell the coordinator's operator: `rainhill coordinator renew` makes a new one"
+        return "tell the coordinator's operator: `rainhill coordinator renew` makes a new one; unless this machine's clock is ahead"
+    if "certificate is not yet valid" in words:
+        return "it was made later than this machine's clock shows: set the clock, by NTP for instance"
     if "Name or service not known" in words or "getaddrinfo" in words or "name resolution" in words:
         return "the name is not known here: ask for its entry in the hospital's DNS, or whether a proxy is to be used (HTTPS_PROXY)"
     if "CERTIFICATE_VERIFY_FAILED" in words:

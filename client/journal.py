@@ -154,6 +154,20 @@ class Withheld(Event):
     reason: Words
 
 
+class Paused(Event):
+    """Nothing is worked on, until a person says so."""
+
+    kind = "paused"
+    by: Person
+
+
+class Resumed(Event):
+    """The site goes on after a pause."""
+
+    kind = "resumed"
+    by: Person
+
+
 Decision = Approved | Declined
 Hold = Held | Released | Withheld
 Kind = TypeVar("Kind", bound=Event)
@@ -162,7 +176,7 @@ Kind = TypeVar("Kind", bound=Event)
 class Journal(Book):
     stem = "journal"
     first = Opened
-    kinds = kinds_of(Opened, Offered, Approved, Declined, Left, Said, Held, Released, Withheld)
+    kinds = kinds_of(Opened, Offered, Approved, Declined, Left, Said, Held, Released, Withheld, Paused, Resumed)
     traces = (HELD,)
     lost = (
         "is gone, though {traces} is there, with updates that wait for a person's word in it. With a new one, nobody could tell who "

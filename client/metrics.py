@@ -9,13 +9,13 @@ from cryptography import x509
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 import rainhill
-from client.book import Book
 from client.flower.line import Contact
 from client.home import SiteHome
 from client.journal import Journal, Left, Said
 from client.privacy import budget
 from client.privacy.ledger import Ledger
 from client.privacy.statement import Snapshot
+from client.reader import Reader
 from client.trainer import Trainer
 from client.waiting import Waits, held_since
 from rainhill.config import PrivacyConfig
@@ -46,8 +46,10 @@ def _line(home: SiteHome, contact: Contact) -> Seen:
     ends = {"authority": authority} | ({"coordinator": contact.certificate_until} if contact.certificate_until else {})
     failures = CounterMetricFamily(f"{PREFIX}_line_failures", "Calls to the coordinator that failed, since the daemon began")
     failures.add_metric([], contact.failures)
-    metrics = [
+    metrics: list[Metric] = [
+        *_counter("messages_dropped", "Messages that could not be taken, or were too large, since the daemon began", contact.dropped),
         *_gauge("in_contact", "1 where the coordinator answers this site's daemon, 0 where it does not", here),
+        *_gauge("clock_ahead_seconds", "Of this machine's clock before the coordinator's, to a second", contact.ahead_s),
         *_gauge("silent_seconds", "Since the coordinator last answered", max(now - contact.last, 0.0) if contact.last else None),
         failures,
         _labelled(
@@ -79,28 +81,9 @@ def _machine(home: SiteHome, trainer: Trainer) -> Seen:
     )
 
 
-class _Reader:
-    """A book's entries, read and held against their hashes anew where there are others."""
-
-    def __init__(self, home: SiteHome, kind: type[Book]) -> None:
-        self._home, self._kind = home, kind
-        self._mark: tuple[bytes, int] | None = None
-        self._found = Snapshot()
-
-    def read(self) -> Snapshot:
-        """Empty where there is none yet. LedgerError where it does not hold."""
-        book = self._kind(self._home.state, site=self._home.config.name)
-        mark = (book.head.read_bytes(), book.path.stat().st_size) if book.head.exists() and book.path.exists() else None
-        if mark is None or mark != self._mark:
-            known = self._kind.existing(self._home.state, site=self._home.config.name)
-            entries = known.entries() if known else ()
-            self._found, self._mark = Snapshot(entries=entries, parsed=tuple(map(book.event, entries))), mark
-        return self._found
-
-
 class _JournalPart:
     def __init__(self, home: SiteHome) -> None:
-        self._home, self._reader, self._waits = home, _Reader(home, Journal), Waits(home)
+        self._home, self._reader, self._waits = home, Reader(home, Journal), Waits(home)
 
     def seen(self) -> Seen:
         found, now = self._reader.read(), datetime.now(UTC)
@@ -129,7 +112,7 @@ class _JournalPart:
 
 class _LedgerPart:
     def __init__(self, home: SiteHome) -> None:
-        self._home, self._reader = home, _Reader(home, Ledger)
+        self._home, self._reader = home, Reader(home, Ledger)
         self._spent: tuple[Snapshot, float] | None = None
 
     def seen(self) -> Seen:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 KINDS = 8
 """Rounds that are looked at to find out what a run sends: rules take turns of two."""
+SETTLED = timedelta(days=1)
+"""For so long at least an offer that nobody has decided on counts as waiting."""
 DAYS = 30
 """How long an approval holds where nobody says."""
 
@@ -62,6 +64,7 @@ class Offers:
             if self.home.config.name not in offer.sites:
                 raise RefusedError(f"run {offer.run}: asks {_some(sorted(offer.sites))}, and this is {self.home.config.name}")
             if known is None:
+                self._refuse_too_many(offer, datetime.now(UTC))
                 self.journal.append(_offered(offer))
             if offer.run not in self.names():
                 self.home.offers.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,9 +122,12 @@ class Offers:
                 self.journal.append(said)
         return decided
 
-    def approve(self, run: str, *, by: str, rounds: int | None = None, days: int = DAYS, repeats: int = 0) -> Approved:
-        """By a person, for all rounds where no number is given. RefusedError for what the site's own file does not allow."""
-        offer, now = self.offer(run), datetime.now(UTC)
+    def approve(self, run: str, *, by: str, rounds: int | None = None, days: int = DAYS, repeats: int = 0, shown: str = "") -> Approved:
+        """By a person, for all rounds where no number is given. RefusedError for what the site's own file does not allow.
+
+        `shown` is the sha256 of the offer that the person was shown: RefusedError where it is another now.
+        """
+        offer, now = self._shown(run, shown), datetime.now(UTC)
         beyond = refusals(self.home, offer)
         if beyond:
             raise RefusedError(f"run {run}: the site's own file does not allow it: {'; '.join(beyond)}")
@@ -140,16 +146,37 @@ class Offers:
         self.journal.append(approved)
         return approved
 
-    def decline(self, run: str, *, by: str, reason: str) -> Declined:
-        """By a person; it takes an approval back too."""
-        offer = self.offer(run)
+    def decline(self, run: str, *, by: str, reason: str, shown: str = "") -> Declined:
+        """By a person; it takes an approval back too. `shown` as of an approval."""
+        offer = self._shown(run, shown)
         declined = Declined(run=run, recipe=offer.recipe.sha256, offer=offer.sha256, by=by, reason=reason)
         self.journal.append(declined)
         return declined
 
+    def _shown(self, run: str, shown: str) -> Offer:
+        offer = self.offer(run)
+        if shown and shown != offer.sha256:
+            raise RefusedError(f"run {run}: what was shown is offer {shown[:12]}, and what is here now is {offer.sha256[:12]}: look again")
+        return offer
+
     def _alone(self) -> AbstractContextManager[None]:
         # A node works on several messages at once, and two could each find the one repeat that is left.
         return alone(self.home.state / "offers.lock")
+
+    def _refuse_too_many(self, offer: Offer, now: datetime) -> None:
+        """Of those that nobody has decided on. One past its time counts on for a day: else offers of a minute each could fill the disk."""
+        entries = [(entry.time, self.journal.event(entry)) for entry in self.journal.entries()]
+        decided = {event.run for _, event in entries if isinstance(event, Approved | Declined)}
+        waiting = [
+            event.run
+            for time, event in entries
+            if isinstance(event, Offered) and event.run not in decided and now <= max(event.until, datetime.fromisoformat(time) + SETTLED)
+        ]
+        most = self.home.config.policy.max_pending
+        if len(waiting) >= most:
+            raise RefusedError(
+                f"run {offer.run}: {len(waiting)} offers wait for a decision at {self.home.config.name}, whose file keeps at most {most}"
+            )
 
     def _known(self, run: str) -> str | None:
         """sha256 of the offer by which the site knows the run. The journal has the word: a file can be put back to what it was."""
@@ -165,6 +192,12 @@ class Offers:
 
     def _file(self, run: str) -> Path:
         return self.home.offers / f"{run}.offer"
+
+
+def room(home: SiteHome, journal: Journal) -> int:
+    """Bytes of the largest message that a run which was offered here can want; 0 where none was."""
+    offers = Offers(home, journal)
+    return max((offers.offer(name).room for name in offers.names()), default=0)
 
 
 def _offered(offer: Offer) -> Offered:

@@ -1,4 +1,4 @@
-"""What a run came to at this hospital: the shared adapter with a part of its own, held against what it had, on patients that no fit saw."""
+"""What a run came to at this hospital: the shared adapter with a part of its own, held against the base, on patients set aside."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,10 @@ from client.training.answer import own_view, site_seed
 from client.training.features import Features, logits
 from client.training.memory import Memory
 from client.training.metrics import Measured, Scored
-from client.training.personal import Private, load_private, personalise
+from client.training.personal import Private, personalise, private_part
 from client.workbench import Bench, OwnData
 from rainhill.adapter import Adapter, Array
-from rainhill.messages import Plan
+from rainhill.messages import Plan, SiteId
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,29 +31,28 @@ def outcome(plan: Plan, bench: Bench, data: OwnData, memory: Memory) -> Outcome:
     """`plan` is the one that follows the last round. Everything here stays at the site."""
     site, recipe = plan.site, bench.recipe
     shared = own_view(plan.adapter, plan.rule, memory, plan.round)
-    held_out, features_ = _held_out(bench, data)
-
-    def scored(values: Array) -> Scored:
-        return metrics.score(
-            bench.task.scores(values),
-            features_.targets.numpy(),
-            features_.patients,
-            names=list(bench.task.outputs),
-            section=recipe.evaluation,
-            seed=site_seed(recipe.seed, site, 0),
-        )
+    held_out, part = _held_out(bench, data)
 
     arms: dict[str, Scored] = {}
     for arm, adapter in (("base", lora.draw(bench.net, name=lora.SHARED, with_head=False, seed=recipe.seed)), ("shared", shared)):
         lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-        arms[arm] = scored(logits(bench.net, features_.hidden))
+        arms[arm] = scored(bench, part, logits(bench.net, part.hidden), site)
     private = personalise(shared, site=site, recipe=recipe, net=bench.net, task=bench.task, data=data, mode=bench.strategy.personal)
-    load_private(bench.net, shared, private, recipe)
-    try:
-        arms["private"] = scored(logits(bench.net, features_.hidden) / private.temperature)
-    finally:
-        lora.activate(bench.net, [lora.SHARED])
-    return Outcome(shared=shared, private=private, arms=arms, held_out=held_out, patients=features_.count)
+    with private_part(bench.net, shared, private, recipe) as temperature:
+        arms["private"] = scored(bench, part, logits(bench.net, part.hidden) / temperature, site)
+    return Outcome(shared=shared, private=private, arms=arms, held_out=held_out, patients=part.count)
+
+
+def scored(bench: Bench, part: Features, values: Array, site: SiteId) -> Scored:
+    """(N, K) logits of a site's patients. All of its models are compared on the same draws of these."""
+    return metrics.score(
+        bench.task.scores(values),
+        part.targets.numpy(),
+        part.patients,
+        names=list(bench.task.outputs),
+        section=bench.recipe.evaluation,
+        seed=site_seed(bench.recipe.seed, site, 0),
+    )
 
 
 def described(found: Outcome, plan: Plan, confidence: float) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 import logging
 import os
 import threading
+from functools import partial
 
+from client.console import process as console
+from client.console.accounts import wanted as console_wanted
 from client.desk import desk_of
 from client.flower.line import Contact, Where
 from client.flower.node import Node
 from client.home import SiteHome
 from client.metrics import site_metrics
+from client.offers import room
 from client.results import Settling
 from client.status import keep_status
 from client.trainer import Trainer
@@ -16,7 +20,7 @@ from rainhill import logs
 from rainhill.errors import RainhillError
 from rainhill.exposed import exposing
 from rainhill.files import held
-from rainhill.supervise import stopped_by_signals
+from rainhill.supervise import Child, keep_running, stopped_by_signals
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +53,16 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
         log.info("%s of %s, for %s", home.config.name, bundle.consortium, where.address)
         logs.quieten()
         _warn(home)
-        node = Node(where, work, stop=stop, contact=contact, memory=home.node)
+        node = Node(where, work, stop=stop, contact=contact, memory=home.node, room=partial(room, home, desk.journal))
         with exposing(site_metrics(home, contact, trainer), home.config.metrics):
-            _work(home, node, settling, trainer, stop)
+            _work(home, node, settling, trainer, stop, json_logs=json_logs)
 
 
-def _work(home: SiteHome, node: Node, settling: Settling, trainer: Trainer, stop: threading.Event) -> None:
+def _work(home: SiteHome, node: Node, settling: Settling, trainer: Trainer, stop: threading.Event, *, json_logs: bool) -> None:
     keeping = threading.Thread(target=keep_status, args=(home, node.contact, stop), name="status")
+    shown = threading.Thread(target=_show, args=(home, stop), kwargs={"json_logs": json_logs}, name="console")
     keeping.start()
+    shown.start()
     try:
         # At once, so that what is being trained on is not waited for.
         threading.Thread(target=_close_after, args=(stop, trainer), name="trainer", daemon=True).start()
@@ -66,6 +72,18 @@ def _work(home: SiteHome, node: Node, settling: Settling, trainer: Trainer, stop
         stop.set()
         trainer.close()
         keeping.join()
+        shown.join()
+
+
+def _show(home: SiteHome, stop: threading.Event, *, json_logs: bool) -> None:
+    """Keeps the console running, once somebody may sign in."""
+    children: list[Child] = []
+
+    def look() -> None:
+        if not children and console_wanted(home):
+            children.append(console.child(home, json_logs=json_logs))
+
+    keep_running(children, stop=stop, meanwhile=look)
 
 
 def _settle(settling: Settling, stop: threading.Event) -> None:

@@ -21,7 +21,7 @@ class Waits:
         """Run -> when that was found, by time.monotonic(), and whether a person may approve it."""
 
     def since(self, journal: Snapshot, now: datetime) -> list[datetime]:
-        """Of each run that nobody at the site has decided on, and that somebody still may. Unlike `Offers.decided` it writes nothing."""
+        """Of each run that nobody at the site has decided on, and that somebody still may."""
         return [
             datetime.fromisoformat(entry.time)
             for entry, event in zip(journal.entries, journal.parsed, strict=True)

@@ -53,7 +53,7 @@ class Workshop:
             # Of what was asked and what is allowed, and so for who asked.
             log.info("round %d of run %s: %s", plan.round, plan.run, error)
             return Refusal(run=plan.run, round=plan.round, site=plan.site, reason=str(error))
-        except RainhillError as error:
+        except (RainhillError, OSError) as error:
             log.warning("round %d of run %s: %s", plan.round, plan.run, error)
         except Exception:
             log.exception("round %d of run %s failed", plan.round, plan.run)
@@ -71,7 +71,7 @@ class Workshop:
             document = described(found, plan, offer.recipe.evaluation.confidence)
             write_whole(folder / OUTCOME, (json.dumps(document, indent=1) + "\n").encode(), private=True)
             return document
-        except RainhillError as error:
+        except (RainhillError, OSError) as error:
             log.warning("what run %s came to: %s", plan.run, error)
         except Exception:
             log.exception("what run %s came to could not be found out", plan.run)

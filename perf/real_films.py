@@ -25,6 +25,7 @@ from client.data.cohort import Cohort, resplit
 from client.training import lora
 from client.training.features import logits
 from client.training.metrics import patient_draws, percentile_interval, weighted_auroc
+from client.training.personal import private_part
 from client.workbench import Bench, first_adapter, open_bench
 from perf._stats import pixels
 from rainhill.adapter import Adapter, Array
@@ -32,7 +33,6 @@ from rainhill.config import SplitConfig
 from rainhill.files import write_whole
 from rainhill.recipe import read_recipe
 from sites import arms
-from sites.arms import private_part
 from sites.bench import SiteData, open_cohort, site_data
 from sites.cli import HERE, RECIPES, cache_folder
 from sites.consortium import find_sites
@@ -117,10 +117,10 @@ def one_fold(bench: Bench, dealt: dict[str, Cohort]) -> Scores:
     for site, own in data.items():
         for model, adapter in {"base": first, "shared": views[site], "pooled": pooled}.items():
             scores[model, site] = _shared_scores(bench, adapter, own)
-        with private_part(bench, views[site], private[site]) as temperature:
+        with private_part(bench.net, views[site], private[site], bench.recipe) as temperature:
             scores["private", site] = logits(bench.net, own.test.hidden)[:, 0] / temperature
         for other, theirs in data.items():
-            with private_part(bench, local.adapters[site], local.private[site]) as temperature:
+            with private_part(bench.net, local.adapters[site], local.private[site], bench.recipe) as temperature:
                 scores[f"local {site}", other] = logits(bench.net, theirs.test.hidden)[:, 0] / temperature
     for site, cohort in dealt.items():
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))

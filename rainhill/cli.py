@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 
 import click
+from click.shell_completion import CompletionItem
 
 from rainhill import __version__
 from rainhill.errors import RainhillError
@@ -25,6 +26,9 @@ class _Commands(click.Group):
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         found = _found().get(name)
+        if found is None and context.resilient_parsing:
+            # A shell completes what was typed so far, whatever it is.
+            return None
         if found is None:
             context.fail(f"no command {name!r}{did_you_mean(name, _found(), cutoff=0.4)} (there are: {', '.join(sorted(_found()))})")
         with stops_at_once():
@@ -32,6 +36,11 @@ class _Commands(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"entry point {found.value} is {type(command).__name__}, not a click command")
         return command
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """By name alone: to tell what each is for, all of them would be loaded."""
+        named = [CompletionItem(name) for name in self.list_commands(context) if name.startswith(incomplete)]
+        return named + click.Command.shell_complete(self, context, incomplete)
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

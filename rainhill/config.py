@@ -4,10 +4,11 @@ An unknown key or a value out of range is refused with the file, the key, what w
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -39,6 +40,7 @@ def _possible_path(path: Path) -> Path:
     return path
 
 
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
 _HOURS = f"^({_TIME}-{_TIME})?$"
 Name = Annotated[str, AfterValidator(_plain_name)]
@@ -112,6 +114,8 @@ class PrivacyConfig(Section):
     """Of one patient, over all runs and tasks, for good. A patient who has spent it is no longer drawn."""
     epsilon_per_run: Positive | None = None
     """Of one run; `epsilon` where not given."""
+    epsilon_per_year: Positive | None = None
+    """Of one patient, over any 365 days; `epsilon` is the only limit where not given."""
     epsilon_per_cohort: Positive | None = None
     """Of all runs on the same data set together; `epsilon` is the only limit where not given."""
     delta: Annotated[float, Field(gt=0, lt=1e-3)] = 1e-5
@@ -129,13 +133,18 @@ class PrivacyConfig(Section):
     noise: Literal["secret", "simulated"] = "secret"
     """simulated: draws that anybody can work out from the recipe's seed, which protect nobody: for rehearsals on phantoms."""
 
+    @property
+    def most_in_one_run(self) -> float:
+        """Epsilon that a recipe may ask for. All of a run may fall into one year."""
+        return min(self.epsilon, self.epsilon_per_run or self.epsilon, self.epsilon_per_year or self.epsilon)
+
     def counted(self, patients: int) -> int:
         """Of so many training patients, how many the site is known to have, and draws its lots for."""
         return self.declared_patients or patients
 
     @model_validator(mode="after")
     def _no_part_above_the_whole(self) -> "PrivacyConfig":
-        for name in ("epsilon_per_run", "epsilon_per_cohort"):
+        for name in ("epsilon_per_run", "epsilon_per_year", "epsilon_per_cohort"):
             part = getattr(self, name)
             if part is not None and part > self.epsilon:
                 raise ValueError(f"{name} = {part:g} is above epsilon = {self.epsilon:g}, which is of all runs together")
@@ -155,6 +164,8 @@ class PolicyConfig(Section):
     """Of one run, at most."""
     min_patients: int = Field(default=10, ge=1)
     """With fewer training patients the site takes no part."""
+    max_pending: int = Field(default=50, ge=1)
+    """Offers that nobody has decided on which the site keeps, at most; further ones are refused, so that they cannot fill its disk."""
     hours: Annotated[str, Field(pattern=_HOURS)] = ""
     """When it may train, in the machine's own time, such as "19:00-07:00"; always where empty. A fit that has begun is finished."""
     hold: bool = False
@@ -199,6 +210,75 @@ class MetricsConfig(Section):
     """IP address of this machine that is listened at."""
 
 
+class OidcConfig(Section):
+    """Signing in with the house's own accounts. OpenID Connect Core 1.0, the authorization code flow with PKCE (RFC 7636)."""
+
+    issuer: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+    """URL below which /.well-known/openid-configuration is found. Plain http only on this machine's own loopback."""
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: PathName | None = None
+    """File that holds it, which only its owner may read; none for a public client. A relative path starts from the folder of this file."""
+    label: Annotated[str, Field(min_length=1, max_length=60)] = "the house's own account"
+    """What people know it as: they read "Sign in with" before it."""
+    name_claim: Annotated[str, Field(min_length=1)] = "preferred_username"
+    """Claim of the ID token that says who somebody is: what is written where they decide something."""
+    role_claim: Annotated[str, Field(min_length=1)] = "groups"
+    """Claim that lists the groups somebody is in, or says the one."""
+    roles: Mapping[str, str]
+    """Group -> role here. Who is in none of them is not let in; who is in several has the role that is named first."""
+    scopes: tuple[Annotated[str, Field(pattern=r"^\S+$")], ...] = ("openid", "profile")
+
+    @model_validator(mode="after")
+    def _is_private(self) -> "OidcConfig":
+        host = urlsplit(self.issuer).hostname or ""
+        if self.issuer.startswith("http://") and host not in LOOPBACK_HOSTS:
+            raise ValueError(f"issuer = {self.issuer!r}: beyond this machine it is asked by https only")
+        if "openid" not in self.scopes:
+            raise ValueError(f"scopes = {', '.join(self.scopes) or 'none'}: openid is missing")
+        if not self.roles:
+            raise ValueError("roles: names no group, so nobody could sign in")
+        return self
+
+
+class ConsoleConfig(Section):
+    """Where people look at this daemon with a browser, and decide. It is served once somebody may sign in."""
+
+    port: int = Field(ge=0, le=65535)
+    """0: nowhere."""
+    bind: Annotated[str, AfterValidator(_ip)] = "127.0.0.1"
+    """IP address of this machine that is listened at."""
+    certificate: PathName | None = None
+    key: PathName | None = None
+    """PEM files for https, needed where `bind` is not the machine's own loopback. Relative paths start from the folder of this file."""
+    url: Annotated[str, Field(pattern=r"^(https?://[^\s/?#]+)?$")] = ""
+    """What browsers reach it by, where that is not https or http, `bind` and `port`: the name in the certificate, or a proxy before it."""
+    oidc: OidcConfig | None = None
+    """Beside local accounts."""
+
+    @model_validator(mode="after")
+    def _passwords_cross_no_network_in_clear(self) -> "ConsoleConfig":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key: one is given without the other")
+        if not ip_address(self.bind).is_loopback and self.certificate is None:
+            raise ValueError(f"bind = {self.bind!r}: beyond the machine's own loopback, certificate and key are needed")
+        if self.url.startswith("http://") and (urlsplit(self.url).hostname or "") not in LOOPBACK_HOSTS:
+            raise ValueError(f"url = {self.url!r}: beyond the machine's own loopback it is reached by https only")
+        return self
+
+    @property
+    def origin(self) -> str:
+        """As a browser names it: RFC 6454, section 6.1."""
+        if self.url:
+            return self.url
+        host = f"[{self.bind}]" if ":" in self.bind else self.bind
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+
+class SiteConsoleConfig(ConsoleConfig):
+    port: int = Field(default=9447, ge=0, le=65535)
+    """0: nowhere."""
+
+
 class SiteMetricsConfig(MetricsConfig):
     epsilon: bool = False
     """Whether what the patients have spent is told too: of the one who has spent most."""
@@ -219,6 +299,7 @@ class SiteConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     network: NetworkConfig = NetworkConfig()
     metrics: SiteMetricsConfig = SiteMetricsConfig()
+    console: SiteConsoleConfig = SiteConsoleConfig()
     policy: PolicyConfig = PolicyConfig()
     privacy: PrivacyConfig | None = None
     """Without it the site takes part in runs without privacy too."""

@@ -13,7 +13,8 @@ RainhillError                 one clear line (a table's problems: one line each)
 ├── AccountingError           an epsilon that cannot be claimed: two accountants disagree, or a value none is made for
 ├── TrainerError              the process that trains at a site ended, again and again
 ├── MergeError                what the sites sent merged into something that is not a number
-├── CheckpointError           a checkpoint cannot be written or read
+├── CheckpointError           a checkpoint cannot be read, or is of another run
+│   └── UnwrittenError        it cannot be written: where there is room again, the round is done again
 ├── DatabaseError             the coordinator's database: cannot be reached, or its tables are of another version
 └── RehearsalError            a command of a rehearsal failed: names it, and what it said
 """
@@ -72,6 +73,10 @@ class MergeError(RainhillError):
 
 
 class CheckpointError(RainhillError):
+    pass
+
+
+class UnwrittenError(CheckpointError):
     pass
 
 

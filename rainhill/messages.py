@@ -159,3 +159,5 @@ class RoundRecord:
     seconds: float
     log: Mapping[str, float] = field(default_factory=dict)
     """What the strategy has to say of the round, such as the energy that a truncation kept."""
+    epsilons: Mapping[SiteId, float] = field(default_factory=dict)
+    """Of the sites that answered and train privately: what their patients spend in the whole run at most, as each says itself."""

@@ -17,6 +17,10 @@ from rainhill.recipe import Recipe, Sha256
 OFFER = "offer 1"
 LARGEST = 2**28
 """Values of all tensors together: a site draws so many, to show what would leave."""
+FRAME = 16 * 2**20
+"""Bytes that a message may have, whatever a run is about."""
+ADAPTERS = 8
+"""As large as the one that is offered, which a plan or an answer may hold: those to choose from, corrections, and what masks add."""
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """Of a run, for good: it names folders and files."""
 TensorName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.]+$")]
@@ -49,6 +53,11 @@ class Offer(Document):
         if self.recipe.sites and set(self.recipe.sites) != set(self.sites):
             raise ValueError(f"asks {', '.join(sorted(self.sites))}, and its recipe names {', '.join(sorted(self.recipe.sites))}")
         return self
+
+    @property
+    def room(self) -> int:
+        """Bytes of the largest message that a round of it can want, either way. A residual has the ranks of all sites together."""
+        return FRAME + 4 * sum(math.prod(shape) for shape in self.tensors.values()) * (ADAPTERS + len(self.sites))
 
     @property
     def sha256(self) -> str:

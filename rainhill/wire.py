@@ -123,10 +123,25 @@ def version_of(blob: bytes) -> int:
     return check_version(_raw_header(blob).get("version"))
 
 
+def check_plan(plan: Plan, *, version: int) -> None:
+    """As `plan_to_bytes`, without the bytes: ProtocolError that names the field where that version cannot say it."""
+    downgraded(_plan_header(plan).model_dump(mode="json"), version)
+
+
 def plan_to_bytes(plan: Plan, *, version: int = VERSION) -> bytes:
     """ProtocolError that names the field where an older version cannot say it; the same holds of the other writers."""
     rule = plan.rule
-    header = _PlanHeader(
+    arrays = {_ADAPTER + name: array for name, array in plan.adapter.items()}
+    for number, choice in enumerate(plan.choices, start=1):
+        arrays |= {_choice(number) + name: array for name, array in choice.items()}
+    if rule.correction is not None:
+        arrays |= {_CORRECTION + name: array for name, array in rule.correction.items()}
+    return _to_bytes(_plan_header(plan), arrays, version)
+
+
+def _plan_header(plan: Plan) -> _PlanHeader:
+    rule = plan.rule
+    return _PlanHeader(
         run=plan.run,
         recipe=plan.recipe,
         round=plan.round,
@@ -140,12 +155,6 @@ def plan_to_bytes(plan: Plan, *, version: int = VERSION) -> bytes:
         kept_first=rule.kept_first,
         choices=len(plan.choices),
     )
-    arrays = {_ADAPTER + name: array for name, array in plan.adapter.items()}
-    for number, choice in enumerate(plan.choices, start=1):
-        arrays |= {_choice(number) + name: array for name, array in choice.items()}
-    if rule.correction is not None:
-        arrays |= {_CORRECTION + name: array for name, array in rule.correction.items()}
-    return _to_bytes(header, arrays, version)
 
 
 def plan_from_bytes(blob: bytes) -> Plan:

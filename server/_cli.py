@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from rainhill.cli import stops_at_once
+from rainhill.console._cli import add_account_commands
 from rainhill.errors import CredentialError, RefusedError
 from server._desk import Desk, File, Folder, echo_json, operator, registry_of
+from server._names import known_sites
 from server._runs_cli import begin, resume, run, status, stop
+from server._watch_cli import watch
+from server.console import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rainhill.console.accounts import Accounts
     from rainhill.enrolment import SiteRequest
     from server.home import Home
     from server.registry import Site
@@ -37,7 +42,7 @@ def coordinator(context: click.Context, home: Path) -> None:
     context.obj = Desk(folder=home)
 
 
-for command in (run, status, begin, stop, resume):
+for command in (run, status, watch, begin, stop, resume):
     coordinator.add_command(command)
 
 
@@ -55,6 +60,13 @@ for command in (run, status, begin, stop, resume):
     show_default=True,
     help="On 127.0.0.1, for Prometheus and health checks; 0 for none.",
 )
+@click.option(
+    "--console-port",
+    type=click.IntRange(0, 65535),
+    default=9446,
+    show_default=True,
+    help="On 127.0.0.1, for operators' browsers, once `account add` lets somebody sign in; 0 for none.",
+)
 @click.option("--bind", default="0.0.0.0", show_default=True, help="Address of this machine to listen at.")  # noqa: S104
 @click.option("--title", default="", help="The consortium's name as people write it.")
 @click.option("--database", default="", metavar="URL", help="SQLAlchemy's URL, for PostgreSQL; a file in the folder where not given.")
@@ -69,6 +81,7 @@ def init(
     port: int,
     private_port: int,
     metrics_port: int,
+    console_port: int,
     bind: str,
     title: str,
     database: str,
@@ -83,6 +96,7 @@ def init(
     own = tls and load_server(tls / "ca.crt", tls / "server.crt", tls / "server.key", hosts=hosts, now=datetime.now(UTC))
     address = {"host": hosts[0], "more_hosts": list(hosts[1:]), "port": port, "bind": bind, "private_port": private_port}
     about = {"name": name, "title": title, "address": address, "database": {"url": database}, "metrics": {"port": metrics_port}}
+    about["console"] = {"port": console_port}
     home = begin(desk.folder, about, own or None)
     click.echo(f"{home.folder}: the coordinator of {title or name}, for sites at {hosts[0]}:{port}")
     click.echo(f"Its key is {home.fingerprint}: sites compare this when they join.")
@@ -127,7 +141,7 @@ def rotate(desk: Desk, request_file: Path, fingerprint: str | None) -> None:
 
 
 @coordinator.command()
-@click.argument("site")
+@click.argument("site", shell_complete=known_sites)
 @click.option("--reason", required=True, help="Kept, and shown where the site is listed.")
 @click.pass_obj
 def revoke(desk: Desk, site: str, reason: str) -> None:
@@ -159,7 +173,7 @@ def sites(desk: Desk, ask: bool, as_json: bool) -> None:
 
 
 @coordinator.command()
-@click.argument("site")
+@click.argument("site", shell_complete=known_sites)
 @click.option("--out", type=File, metavar="FILE", help="SITE.bundle where not given.")
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="For so long it can be joined with.")
 @click.option("--wheels", type=Folder, metavar="FOLDER", help="Wheels for a hospital without internet, packed along.")
@@ -205,6 +219,23 @@ def log(desk: Desk, as_json: bool) -> None:
         return
     for event in events:
         click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {event.by}: {event.what} {event.subject}  {' '.join(event.detail.values())}")
+
+
+@coordinator.group()
+def account() -> None:
+    """Who may sign in to the console, which `serve` serves once there is an account."""
+
+
+def _accounts(context: click.Context) -> Accounts:
+    with stops_at_once():
+        from server.console.accounts import accounts_of
+
+    desk = context.find_object(Desk)
+    assert desk is not None
+    return accounts_of(desk.home())
+
+
+add_account_commands(account, ROLES, _accounts)
 
 
 def _compared(request_file: Path, fingerprint: str | None) -> SiteRequest:

@@ -11,6 +11,7 @@ from rainhill.cli import stops_at_once
 from rainhill.errors import ProtocolError
 from rainhill.text import one_line
 from server._desk import Desk, File, echo_json, operator, registry_of
+from server._names import known_runs, known_sites
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +35,7 @@ WIDE = 200
     "sites",
     multiple=True,
     metavar="NAME",
+    shell_complete=known_sites,
     help="A site that is asked. May be given more than once.  [default: the recipe's sites, or all that are enrolled]",
 )
 @click.option("--days", type=click.IntRange(1, 3650), default=14, show_default=True, help="For so long sites can approve it.")
@@ -67,7 +69,7 @@ def run(desk: Desk, recipe_file: Path, adapter_file: Path, name: str | None, sit
 
 
 @click.command()
-@click.argument("name", metavar="[RUN]", required=False)
+@click.argument("name", metavar="[RUN]", required=False, shell_complete=known_runs)
 @click.option("--json", "as_json", is_flag=True, help="For a script: an object with RUN, a list of them without.")
 @click.pass_obj
 def status(desk: Desk, name: str | None, as_json: bool) -> None:
@@ -92,7 +94,7 @@ def status(desk: Desk, name: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=known_runs)
 @click.pass_obj
 def begin(desk: Desk, name: str) -> None:
     """Begin RUN's rounds with the sites that have approved it, without waiting for the others. They may join at a later round."""
@@ -101,7 +103,7 @@ def begin(desk: Desk, name: str) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=known_runs)
 @click.option("--reason", required=True, help="Kept, and shown where the run is.")
 @click.pass_obj
 def stop(desk: Desk, name: str, reason: str) -> None:
@@ -111,12 +113,14 @@ def stop(desk: Desk, name: str, reason: str) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=known_runs)
 @click.pass_obj
 def resume(desk: Desk, name: str) -> None:
     """Go on with a run that was stopped or failed, after the last round that is done."""
+    from datetime import UTC, datetime
+
     runs = _runs(desk)
-    runs.resume(name, by=operator())
+    runs.resume(name, by=operator(), now=datetime.now(UTC))
     one = runs.run(name)
     after = f"is running again, after {len(runs.adapters(name))} of {_counted(one.round_count, 'round')}"
     click.echo(f"{name} {after if one.state == 'running' else 'is offered again'}.")

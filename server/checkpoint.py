@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from rainhill.adapter import Adapter, Array
-from rainhill.errors import CheckpointError
+from rainhill.errors import CheckpointError, UnwrittenError
 from rainhill.files import write_whole
 from rainhill.messages import RoundRecord
 from strategies import State
@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes, syncs, then renames: a crash or a full disk leaves the previous checkpoint as it was."""
+    """Writes, syncs, then renames: a crash or a full disk leaves the previous checkpoint as it was. Raises UnwrittenError."""
     arrays = {_ADAPTER + name: array for name, array in checkpoint.adapter.items()}
     arrays |= {_STATE + name: np.asarray(array, order="C") for name, array in checkpoint.state.arrays.items()}
     metadata = {
@@ -49,7 +49,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         write_whole(path, to_safetensors(arrays, metadata=metadata))
     except OSError as error:
         kept = f"round {checkpoint.state.round - 1} is intact" if checkpoint.state.round > 1 else "nothing was lost before round 1"
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); {kept}, the run can be resumed") from error
+        raise UnwrittenError(f"{path}: cannot be written ({error.strerror or error}); {kept}, the run can be resumed") from error
     return path
 
 

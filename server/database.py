@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.orm import Session
 
 from rainhill.errors import DatabaseError
@@ -63,15 +59,31 @@ class Database:
         self._engine.dispose()
 
     def _upgrade(self) -> None:
+        newest = max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+        if self._version() == newest:
+            return
+        # Now only: each command opens the database, and hardly one finds it old.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        newest = ScriptDirectory.from_config(config).get_current_head()
         try:
             with self._engine.begin() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except CommandError as error:
             raise DatabaseError(f"{self}: its tables are of a version that this one, {newest}, does not know: update Rainhill") from error
+        except sa.exc.DBAPIError as error:
+            raise DatabaseError(f"{self}: {_first_line(error)}") from error
+
+    def _version(self) -> str | None:
+        """That the tables are of, as Alembic keeps it; None where there are none."""
+        try:
+            with self._engine.connect() as connection:
+                found = sa.inspect(connection).has_table("alembic_version")
+                return connection.scalar(sa.text("SELECT version_num FROM alembic_version")) if found else None
         except sa.exc.DBAPIError as error:
             raise DatabaseError(f"{self}: {_first_line(error)}") from error
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from rainhill import signed
 from rainhill.address import Host
-from rainhill.config import MetricsConfig, Name, Section, parse, read_toml
+from rainhill.config import ConsoleConfig, MetricsConfig, Name, Section, parse, read_toml
 from rainhill.enrolment import Line, ShortName
 from rainhill.errors import ConfigError
 from rainhill.files import folder_whole, keep_new, read_private, write_whole
@@ -54,6 +54,11 @@ class CoordinatorMetricsConfig(MetricsConfig):
     """0: nowhere."""
 
 
+class CoordinatorConsoleConfig(ConsoleConfig):
+    port: int = Field(default=9446, ge=0, le=65535)
+    """0: nowhere."""
+
+
 class CoordinatorConfig(Section):
     """A consortium's own file."""
 
@@ -62,14 +67,16 @@ class CoordinatorConfig(Section):
     address: AddressConfig
     database: DatabaseConfig = DatabaseConfig()
     metrics: CoordinatorMetricsConfig = CoordinatorMetricsConfig()
+    console: CoordinatorConsoleConfig = CoordinatorConsoleConfig()
     bases: Mapping[Name, Path] = {}
     """Base models that go into the bundles: name -> folder, relative to this file."""
 
     @model_validator(mode="after")
     def _a_port_of_its_own(self) -> "CoordinatorConfig":
-        for name in ("port", "private_port"):
-            if self.metrics.port == getattr(self.address, name):
-                raise ValueError(f"metrics.port and address.{name} are both {self.metrics.port}")
+        taken = {self.address.port: "address.port", self.address.private_port: "address.private_port"}
+        for name, port in (("metrics.port", self.metrics.port), ("console.port", self.console.port)):
+            if port and (other := taken.setdefault(port, name)) != name:
+                raise ValueError(f"{name} and {other} are both {port}")
         return self
 
 
@@ -171,7 +178,7 @@ def begin(folder: Path, document: Mapping[str, Any], own: Server | None = None) 
         keep_new(
             home.secret.parent, {home.key_file.name: signed.key_to_pem(signed.new_key()), home.secret.name: secrets.token_hex(32).encode()}
         )
-        write_whole(made / FILE, tomli_w.dumps(config.model_dump(mode="json")).encode())
+        write_whole(made / FILE, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)).encode())
     return Home.open(folder)
 
 

@@ -17,7 +17,7 @@ _FORMS: tuple[tuple[Reason, str], ...] = (
     ("failed", rf"its process failed|{re.escape(UNTOLD)}"),
     ("not_asked", r"was revoked$|takes no part in this run$"),
     # Of `rainhill.wire`, `rainhill.stamp` and `server.rounds`, which hold an answer against its plan.
-    ("invalid", r"not a (Rainhill|safetensors) message|message (version|header)|a message without|answer \d+: |its answer is of"),
+    ("invalid", r"not a (Rainhill|safetensors) message|message (version|header)|a message without|answer \d+: |its answer is (of|larger)"),
     ("invalid", r"(\S+: )?(its update has epsilon|gives no number of patients|answer is for|(choice|patients) -?\d+ is not)"),
     ("invalid", r"\S+: (shape|dtype|holds|missing|not a declared|\d+ of \d+ values)|.* is not finite$"),
 )

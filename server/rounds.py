@@ -15,6 +15,7 @@ from rainhill.messages import Plan, Refusal, RoundRecord, SiteId, Update
 from rainhill.recipe import Recipe
 from rainhill.secagg import Layout, agree
 from server import checkpoint
+from server.arrived import Arrived, arriving
 from server.checkpoint import Checkpoint
 from server.secure import Secure, Talk, aggregate
 from strategies import Strategy
@@ -40,14 +41,16 @@ def run_rounds(
     """Runs the rounds that are still to do, and leaves a checkpoint of each in `folder`.
 
     `adapter` is where a fresh run starts; a run with checkpoints goes on from the last one.
-    Raises QuorumError when a round had too few valid updates, MergeError when their merge overflowed: what was finished before is kept.
+    Raises QuorumError when a round had too few valid updates, MergeError when their merge overflowed, CheckpointError where the disk takes
+    no more: what was finished before is kept.
     """
     if recipe.secure_aggregation is not None and secure is None:
         raise RefusedError(f"recipe {recipe.name} asks for secure aggregation, and there is no way to exchange its messages")
     latest = checkpoint.latest(folder, recipe=recipe.sha256, run=run)
     done = latest or Checkpoint(recipe=recipe.sha256, run=run, adapter=adapter, state=strategy.init(adapter), history=())
     while done.state.round < recipe.rounds.count:
-        done = _one_round(done, recipe=recipe, strategy=strategy, sites=sites, collect=collect, secure=secure)
+        with arriving(folder) as arrived:
+            done = _one_round(done, recipe=recipe, strategy=strategy, sites=sites, collect=collect, secure=secure, arrived=arrived)
         checkpoint.save(folder, done)
         if on_round is not None:
             on_round(done.history[-1])
@@ -55,7 +58,14 @@ def run_rounds(
 
 
 def _one_round(
-    done: Checkpoint, *, recipe: Recipe, strategy: Strategy, sites: Sequence[SiteId], collect: Collect, secure: Secure | None
+    done: Checkpoint,
+    *,
+    recipe: Recipe,
+    strategy: Strategy,
+    sites: Sequence[SiteId],
+    collect: Collect,
+    secure: Secure | None,
+    arrived: Arrived,
 ) -> Checkpoint:
     started = time.monotonic()
     number = done.state.round + 1
@@ -71,7 +81,7 @@ def _one_round(
             rule=strategy.local(sent, done.state, site),
             choices=strategy.choices(done.adapter, done.state, site),
         )
-    updates, refused = _gather(plans, collect, strategy, recipe)
+    updates, refused = _gather(plans, collect, strategy, recipe, arrived)
     quorum = max(recipe.rounds.quorum, strategy.min_sites())
     if len(updates) < quorum:
         reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
@@ -102,6 +112,7 @@ def _one_round(
         evaluations={update.site: dict(update.evaluation.metrics) for update in updates if update.evaluation},
         seconds=time.monotonic() - started,
         log=dict(state.log),
+        epsilons={update.site: update.epsilon for update in updates if update.epsilon is not None},
     )
     log.info("round %d: %d of %d sites", number, len(updates), len(sites))
     return Checkpoint(recipe=done.recipe, run=done.run, adapter=adapter, state=state, history=(*done.history, record))
@@ -134,7 +145,9 @@ def _check_privacy(update: Update, recipe: Recipe) -> None:
         raise RefusedError(f"{update.site}: its update has epsilon {'without bound' if got is None else got}, asked was {asked.epsilon}")
 
 
-def _gather(plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy, recipe: Recipe) -> tuple[list[Update], dict[SiteId, str]]:
+def _gather(
+    plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy, recipe: Recipe, arrived: Arrived
+) -> tuple[list[Update], dict[SiteId, str]]:
     """Valid updates in the order of their sites, and why each other site has none."""
     updates: dict[SiteId, Update] = {}
     refused: dict[SiteId, str] = {}
@@ -153,7 +166,7 @@ def _gather(plans: Mapping[SiteId, Plan], collect: Collect, strategy: Strategy, 
                 wire.check_answer(answer, plans[site], expected)
                 _check_privacy(answer, recipe)
                 strategy.shares([answer])
-                updates[site] = answer
+                updates[site] = arrived.kept(answer)
             except (ProtocolError, RefusedError) as error:
                 refused[site] = str(error)
     refused |= {site: "no answer" for site in plans if site not in updates and site not in refused}

@@ -26,6 +26,8 @@ from server.tables import Moment, RoundRow, RunRow, RunState, Stand, StandingRow
 __all__ = ["ACTIVE", "Run", "RunState", "Runs", "Stand", "Standing"]
 
 ACTIVE: tuple[RunState, ...] = ("offered", "running")
+TAKES_PART: frozenset[Stand] = frozenset({"approved", "waiting"})
+"""How a site stands that is asked in a round: it may want time for its answer."""
 DELIVERED_WITHIN = timedelta(days=30)
 """For a site that is away to come back for what a run came to."""
 LONGEST = 1000
@@ -179,13 +181,18 @@ class Runs:
             _move(session, name, "stopped", out_of=ACTIVE, words=reason)
             note(session, by, "stop", name, {"reason": reason}, datetime.now(UTC))
 
-    def resume(self, name: str, *, by: str) -> None:
-        """A run that was stopped or failed goes on after its last round, or is offered again where it has none."""
+    def resume(self, name: str, *, by: str, now: datetime) -> None:
+        """A run that was stopped or failed goes on after its last round, or is offered again where it has none.
+
+        RefusedError where it can be approved no more at `now`, and too few sites have approved it for a first round.
+        """
         with self.database.session() as session:
             _lock(session, name)
             rounds = session.scalar(select(func.count()).select_from(RoundRow).where(RoundRow.run == name))
             _move(session, name, "running" if rounds else "offered", out_of=("stopped", "failed"), words="")
-            note(session, by, "resume", name, {}, datetime.now(UTC))
+            if not rounds:
+                _refuse_too_late(session, _run(_row(session, name)), now)
+            note(session, by, "resume", name, {}, now)
 
     def stand(self, run: str, site: SiteId, state: Stand, reason: str) -> bool:
         """Whether that is new. `Standing.since` stays while only the reason changes."""
@@ -228,6 +235,18 @@ class Runs:
         """Number of a round -> fingerprint of what it ended with."""
         with self.database.session() as session:
             return {row.number: row.adapter for row in _rounds(session, run)}
+
+
+def _refuse_too_late(session: Session, run: Run, now: datetime) -> None:
+    if now <= run.until:
+        return
+    known = session.scalars(select(StandingRow.state).where(StandingRow.run == run.name)).all()
+    approved, quorum = sum(state in TAKES_PART for state in known), int(json.loads(run.recipe_json)["rounds"]["quorum"])
+    if approved < quorum:
+        raise RefusedError(
+            f"run {run.name}: could be approved until {run.until:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M} UTC; {approved} of "
+            f"{len(known)} sites have approved it, the quorum is {quorum}: offer its recipe again under another name"
+        )
 
 
 def _standing(row: StandingRow) -> Standing:

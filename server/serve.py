@@ -17,6 +17,8 @@ from rainhill.files import held
 from rainhill.messages import SiteId
 from rainhill.supervise import Child, keep_running, stopped_by_signals
 from server.chain import days_left
+from server.console import process as console
+from server.console.accounts import wanted as console_wanted
 from server.database import Database
 from server.flower.link import Link, admit_only
 from server.flower.superlink import LOOPBACK, LinkConfig, bound
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 
 SYNC_S = 2.0
 """How long at most a site that was revoked is still heard."""
+LEAN = {"MALLOC_MMAP_THRESHOLD_": str(2**18), "MALLOC_ARENA_MAX": "4"}
+"""Of processes that handle large messages in many threads: glibc gives what was freed back, mallopt(3)."""
 REMIND_OF_EXPIRY_S = 24 * 3600.0
 _RUN = "run "
 REMIND_S = 60.0
@@ -51,7 +55,7 @@ def serve(home: Home, *, json_logs: bool = False) -> None:
         syncing.start()
         children = [superlink(home, json_logs=json_logs)]
         with exposing(coordinator_metrics(home, link_of(home), registry, children), home.config.metrics):
-            keep_running(children, stop=stop, meanwhile=lambda: _conduct(home, children, wanted.runs, json_logs=json_logs))
+            keep_running(children, stop=stop, meanwhile=lambda: _tend(home, children, wanted.runs, json_logs=json_logs))
         syncing.join(SYNC_S)
 
 
@@ -73,9 +77,8 @@ def superlink(home: Home, *, json_logs: bool = False) -> Child:
         json_logs=json_logs,
     )
     # -P: not what lies in the folder that somebody happens to be in.
-    return Child(
-        name="SuperLink", command=[sys.executable, "-P", "-m", "server.flower.superlink", json.dumps(config.model_dump(mode="json"))]
-    )
+    command = [sys.executable, "-P", "-m", "server.flower.superlink", json.dumps(config.model_dump(mode="json"))]
+    return Child(name="SuperLink", command=command, environment=LEAN)
 
 
 @dataclass(kw_only=True)
@@ -86,15 +89,18 @@ class _Wanted:
     """That are to be conducted."""
 
 
-def _conduct(home: Home, children: list[Child], runs: frozenset[str], *, json_logs: bool) -> None:
-    """A process for each run, begun and stopped as the database says."""
+def _tend(home: Home, children: list[Child], runs: frozenset[str], *, json_logs: bool) -> None:
+    """A process for each run, begun and stopped as the database says; and one for the console, once somebody may sign in."""
+    if console_wanted(home) and all(one.name != console.NAME for one in children):
+        children.append(console.child(home, json_logs=json_logs))
     # One that is over may have been resumed since.
     for child in [one for one in children if one.ends and (one.over or one.name.removeprefix(_RUN) not in runs)]:
         child.stop()
         children.remove(child)
     for name in sorted(runs - {one.name.removeprefix(_RUN) for one in children}):
         about = json.dumps({"home": str(home.folder), "run": name, "json_logs": json_logs})
-        children.append(Child(name=_RUN + name, command=[sys.executable, "-P", "-m", "server.flower.conduct", about], ends=True))
+        command = [sys.executable, "-P", "-m", "server.flower.conduct", about]
+        children.append(Child(name=_RUN + name, command=command, environment=LEAN, ends=True))
 
 
 def _sync(home: Home, registry: Registry, wanted: _Wanted, stop: threading.Event) -> None:

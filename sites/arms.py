@@ -1,7 +1,6 @@
 """The five arms that are compared, each with the same number of training steps: base, local, shared, private, pooled."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from client.training.features import logits
 from client.training.fit import fit
 from client.training.memory import Memory
 from client.training.metrics import validation
-from client.training.personal import Private, load_private, personalise
+from client.training.personal import Private, personalise
 from client.workbench import Bench
 from rainhill.adapter import Adapter
 from rainhill.messages import RoundRecord, SiteId
@@ -188,13 +187,3 @@ def _for_one(recipe: Recipe, *, times: int) -> Recipe:
             "private": private.model_copy(update={"patients_per_step": private.patients_per_step * times}),
         }
     )
-
-
-@contextmanager
-def private_part(bench: Bench, shared: Adapter, private: Private) -> Iterator[float]:
-    """Both parts in force while the block lasts; gives the temperature."""
-    load_private(bench.net, shared, private, bench.recipe)
-    try:
-        yield private.temperature
-    finally:
-        lora.activate(bench.net, [lora.SHARED])

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from client.outcome import scored
 from client.training import lora, metrics
-from client.training.answer import site_seed
-from client.training.features import Features, logits
+from client.training.features import logits
 from client.training.metrics import Measured, Scored
-from client.training.personal import Private
+from client.training.personal import Private, private_part
 from client.workbench import Bench
-from rainhill.adapter import Adapter, Array
+from rainhill.adapter import Adapter
 from rainhill.errors import DataError
 from rainhill.messages import SiteId
-from sites.arms import Arm, Trained, private_part
+from sites.arms import Arm, Trained
 from sites.bench import SiteData
 
 CROSS_SITES = 12
@@ -53,8 +53,8 @@ def measure(
             cross[arm][site] = _mean_auroc(arms[site][arm])
     for site, own in data.items():
         arms[site]["private"] = score(bench, own, shared[site], private.private[site])
-        with private_part(bench, local.adapters[site], local.private[site]) as temperature:
-            arms[site]["local"] = _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
+        with private_part(bench.net, local.adapters[site], local.private[site], bench.recipe) as temperature:
+            arms[site]["local"] = scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
             cross[site] = {site: _mean_auroc(arms[site]["local"])}
             others = {other: theirs for other, theirs in data.items() if other != site} if len(data) <= CROSS_SITES else {}
             for other, theirs in others.items():
@@ -67,9 +67,9 @@ def score(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None
     """A site's test patients by the adapter, with the site's private part where there is one."""
     if private is None:
         lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-        return _scored(bench, own.test, logits(bench.net, own.test.hidden), own.cohort.site)
-    with private_part(bench, adapter, private) as temperature:
-        return _scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, own.cohort.site)
+        return scored(bench, own.test, logits(bench.net, own.test.hidden), own.cohort.site)
+    with private_part(bench.net, adapter, private, bench.recipe) as temperature:
+        return scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, own.cohort.site)
 
 
 def auroc_of(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Measured:
@@ -78,18 +78,6 @@ def auroc_of(bench: Bench, own: SiteData, adapter: Adapter, private: Private | N
     if not means:
         raise DataError(f"{own.cohort.site}: no finding has enough test images of both classes to be compared")
     return means["auroc"]
-
-
-def _scored(bench: Bench, test: Features, values: Array, site: SiteId) -> Scored:
-    return metrics.score(
-        bench.task.scores(values),
-        test.targets.numpy(),
-        test.patients,
-        names=list(bench.task.outputs),
-        section=bench.recipe.evaluation,
-        # One site's arms are compared on the same draws of its patients.
-        seed=site_seed(bench.recipe.seed, site, 0),
-    )
 
 
 def _mean_auroc(scored: Scored) -> float:

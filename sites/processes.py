@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,8 @@ class Processes:
     stop: threading.Event
     environment: Mapping[str, str] = field(default_factory=dict)
     """Beside this process's own."""
+    within: Callable[[Path], Sequence[str]] = lambda cwd: ()  # noqa: ARG005
+    """What begins a command in that folder, such as one that runs it in a network of its own, and becomes it."""
     _daemons: "dict[str, tuple[subprocess.Popen[str], Path]]" = field(default_factory=dict)
     _once: "subprocess.Popen[str] | None" = None
 
@@ -88,7 +90,7 @@ class Processes:
 
     def _start(self, arguments: tuple[str, ...], cwd: Path, *, out: int, error: int) -> "subprocess.Popen[str]":
         # -P: not what lies in the folder that somebody is in. A group of its own: Ctrl-C at a terminal is for this process alone.
-        command = [sys.executable, "-P", "-m", "sites.processes", str(os.getpid()), *arguments]
+        command = [*self.within(cwd), sys.executable, "-P", "-m", "sites.processes", str(os.getpid()), *arguments]
         environment = {**os.environ, **self.environment}
         return subprocess.Popen(  # noqa: S603 - our own programs
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=error, text=True, process_group=0

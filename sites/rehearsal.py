@@ -39,6 +39,8 @@ class Rehearsal:
     sites: list[Site]
     processes: Processes
     say: Callable[[str], None]
+    host: str = ""
+    """What hospitals dial, of a coordinator in a network of its own; loopback where empty."""
     _part: int = field(default=0, init=False)
 
     @property
@@ -101,12 +103,17 @@ class Rehearsal:
         self._run(self.hub, "adapter", self.recipe_file.name, *self._sites, "--out", "first.safetensors", show=True)
 
     def _begin(self) -> None:
-        self._title("The operator makes a coordinator, which only this machine can reach.")
+        where = f"which the hospitals reach as {self.host}" if self.host else "which only this machine can reach"
+        self._title(f"The operator makes a coordinator, {where}.")
+        self._run(self.hub, "coordinator", "init", "rehearsal", "--title", "Rehearsal", *self._address(), show=True)
+
+    def _address(self) -> list[str]:
+        if self.host:
+            return ["--host", self.host]
         public, private = free_ports(2)
         address = ["--host", "localhost", "--bind", "127.0.0.1", "--port", str(public), "--private-port", str(private)]
         # No metrics: two rehearsals would want the same port.
-        address += ["--metrics-port", "0"]
-        self._run(self.hub, "coordinator", "init", "rehearsal", "--title", "Rehearsal", *address, show=True)
+        return [*address, "--metrics-port", "0"]
 
     def _join(self) -> None:
         self._title("Each hospital makes keys, which stay; is enrolled by its request; and joins by the bundle that it is given.")
@@ -120,7 +127,8 @@ class Rehearsal:
             self._run(self.folder / name, "site", "join", f"{name}.toml", f"{name}.bundle", "--fingerprint", theirs)
 
     def _serve(self) -> None:
-        self._title("All daemons are started: the coordinator listens on loopback, the hospitals dial out.")
+        where = "" if self.host else " on loopback"
+        self._title(f"All daemons are started: the coordinator listens{where}, the hospitals dial out.")
         for name in (HUB, *self.names):
             self.serve(name)
         self.processes.until(

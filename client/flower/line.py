@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
+from client.clock import both_clocks, shown_by
+from client.flower.bounded import TOO_LARGE, bounded
 from rainhill.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -43,8 +46,12 @@ class Contact:
     last: float | None = None
     """Seconds since the epoch: when the coordinator last answered a call."""
     failures: int = 0
+    dropped: int = 0
+    """Messages that were not what they should be, or could not be taken whole."""
     reason: str = ""
     """Of the last failure."""
+    ahead_s: float | None = None
+    """Of this machine's clock before the coordinator's, to a second, as of its last answer."""
     certificate_until: float | None = None
     """Seconds since the epoch: when the certificate expires that the coordinator last showed."""
 
@@ -61,7 +68,7 @@ class Line:
         self._entering = threading.Lock()
         self.contact = contact
         self.client = _client(where)
-        self.client._client.event_hooks["response"].append(self._certificate)
+        self.client._client.event_hooks["response"] += [bounded, self._certificate, self._clock]
 
     def beat(self) -> None:
         """Until `stop` is set, says that the site is there."""
@@ -116,6 +123,11 @@ class Line:
         ends = ((shown and shown.getpeercert()) or {}).get("notAfter")
         if ends:
             self.contact.certificate_until = float(ssl.cert_time_to_seconds(ends))
+
+    def _clock(self, response: httpx.Response) -> None:
+        theirs = shown_by(response.headers.get("date"))
+        if theirs is not None:
+            self.contact.ahead_s = round(time.time() - theirs.timestamp() - 0.5, 1)
 
     def _send_heartbeat(self) -> Any:
         from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -187,6 +199,8 @@ def _client(where: Where) -> Any:
     # One address: an answer that sends elsewhere is none.
     client._client.follow_redirects = False
     client._client.timeout = CALL_S
+    # What is packed may unpack to anything.
+    client._client.headers["accept-encoding"] = "identity"
     return client
 
 
@@ -196,18 +210,24 @@ _LATER = frozenset({*_NOT_KNOWN, httpx.codes.PRECONDITION_FAILED, httpx.codes.RE
 
 def _is_final(error: Exception) -> bool:
     """Whether to ask again is of no use: the run is over, or the coordinator does not take it. A key not known may yet be enrolled."""
+    if isinstance(error, httpx.RemoteProtocolError) and str(error) == TOO_LARGE:
+        return True
     return isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error and error.response.status_code not in _LATER
 
 
 def words(error: Exception) -> str:
     """Without what the other side wrote, but for a status."""
     if not isinstance(error, httpx.HTTPStatusError):
-        return str(error) or type(error).__name__
+        said = str(error) or type(error).__name__
+        of_time = "certificate has expired" in said or "certificate is not yet valid" in said
+        return f"{said}; this machine's clock shows {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC" if of_time else said
     path, status = error.request.url.path, error.response.status_code
     if status == httpx.codes.FORBIDDEN:
         return "the coordinator does not know this site's key: it is not enrolled yet, or was revoked"
     if status == httpx.codes.UNAUTHORIZED:
-        return "the coordinator does not take this site's signature: this machine's clock is wrong, or the coordinator's"
+        theirs = shown_by(error.response.headers.get("date"))
+        both = f": {both_clocks(datetime.now(UTC), theirs)}" if theirs else ""
+        return f"the coordinator does not take this site's signature: this machine's clock is wrong, or the coordinator's{both}"
     if path.endswith("/activate-node") and status == httpx.codes.PRECONDITION_FAILED:
         return "another daemon is in contact with this site's key, or one ended without a word within the last minute"
     return f"HTTP {status} to {path}"

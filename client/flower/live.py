@@ -63,7 +63,7 @@ def _answered(site: SiteId, answer: Answer, plan: Plan) -> Update | Refusal | Wa
         raise ProtocolError(f"a plan for {plan.site}, and this is {site}")
     try:
         return answer(plan)
-    except RainhillError as error:
+    except (RainhillError, OSError) as error:
         log.warning("round %d of run %s: %s", plan.round, plan.run, error)
     except Exception:
         log.exception("round %d of run %s failed", plan.round, plan.run)

@@ -7,7 +7,7 @@ where the connection is lost, and polls quickly only while there is something to
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from client.flower.line import Contact, Line, Where, words
-from rainhill.errors import ProtocolError
+from rainhill.errors import ProtocolError, RainhillError
 from rainhill.messages import UNTOLD
+from rainhill.offer import FRAME
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -27,50 +28,75 @@ Work = Callable[["Message"], "Message"]
 """What is done with a message: its reply. It may take long, and several may be under way."""
 
 IDLE_S = (0.1, 2.0)
-"""Between two looks for a message: right after one, and after a while without."""
+"""Between two looks for a message: right after one or after a reply, and after a while without."""
+BUSY_S = 4.0
+"""The same while one is worked on: little else is asked meanwhile, and a look costs a kilobyte. Less than the 5 s after which either end
+closes a connection that nothing goes over, as a new one costs more."""
 AT_ONCE = 4
 """Messages under way: a fit, and what is asked meanwhile."""
 MOST_OBJECTS = 512
 """Of one message: Flower cuts what is large into pieces of 5 MiB."""
 LARGEST = 2**30
-"""Bytes of one message."""
+"""Bytes of one message, whatever run it is of."""
 
 
 class Node:
     """One per process, as its line."""
 
     def __init__(
-        self, where: Where, work: Work, *, stop: threading.Event, contact: Contact | None = None, memory: Path | None = None
+        self,
+        where: Where,
+        work: Work,
+        *,
+        stop: threading.Event,
+        contact: Contact | None = None,
+        memory: Path | None = None,
+        room: Callable[[], int] = lambda: LARGEST,
     ) -> None:
-        """`memory` is a file for Flower's number of this node: who was killed is let in again at once by it, and after a minute without."""
+        """`memory` is a file for Flower's number of this node: who was killed is let in again at once by it, and after a minute without.
+
+        `room` says how many bytes a message may have, of all that this site was asked so far.
+        """
         self.contact = contact or Contact()
         self._line = Line(where, stop=stop, contact=self.contact, memory=memory)
         self._work = work
         self._stop = stop
+        self._wake = threading.Event()
+        """A reply was sent, after which more may come at once; or the node is to stop."""
+        self._room = room
 
     def run(self) -> None:
         """Until `stop` is set. What fails is tried again, with growing pauses."""
-        beat = threading.Thread(target=self._line.beat, daemon=True)
+        beat = threading.Thread(target=self._beat, daemon=True)
         beat.start()
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="message") as pool:
             self._look(pool)
         beat.join()
         self._line.leave()
 
+    def _beat(self) -> None:
+        self._line.beat()
+        # Which ends when the node is to stop.
+        self._wake.set()
+
     def _look(self, pool: ThreadPoolExecutor) -> None:
         """For messages, one after the other."""
         from flwr.proto.fleet_pb2 import PullMessagesRequest
 
-        idle = IDLE_S[0]
+        idle, under_way = IDLE_S[0], list[Future[None]]()
         while not self._stop.is_set():
             pulled = self._line.call(lambda: self._line.client.PullMessages(PullMessagesRequest(node=self._line.node())), always=True)
             if pulled is None:
                 return
             if pulled.messages_list:
-                pool.submit(self._handle, pulled.messages_list[0], pulled.message_object_trees[0])
+                under_way.append(pool.submit(self._handle, pulled.messages_list[0], pulled.message_object_trees[0]))
+                idle = IDLE_S[0]
+                continue
+            under_way = [one for one in under_way if not one.done()]
+            if self._wake.wait(BUSY_S if under_way else idle):
+                self._wake.clear()
                 idle = IDLE_S[0]
             else:
-                self._stop.wait(idle)
                 idle = min(1.2 * idle, IDLE_S[1])
 
     def _handle(self, proto: Any, tree: Any) -> None:
@@ -78,10 +104,13 @@ class Node:
             message = self._received(proto, tree)
             if message is not None:
                 self._send(self._worked(message))
-        except httpx.HTTPStatusError as error:
+                self._wake.set()
+        except (httpx.HTTPError, ProtocolError) as error:
+            self.contact.dropped += 1
             log.warning("a message was dropped: %s", words(error))
         except Exception:
             # Of a message that is not what it should be, or of our own: the node goes on.
+            self.contact.dropped += 1
             log.exception("a message was dropped")
 
     def _worked(self, message: "Message") -> "Message":
@@ -91,8 +120,10 @@ class Node:
 
         try:
             return self._work(message)
-        except Exception:
-            log.exception("a message of type %s failed", message.metadata.message_type)
+        except Exception as error:
+            # A full disk, or what somebody else sent, is told in a line.
+            foreseen = isinstance(error, RainhillError | OSError)
+            log.warning("a message of type %s failed: %s", message.metadata.message_type, error, exc_info=None if foreseen else error)
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, UNTOLD), reply_to=message)
 
     def _received(self, proto: Any, tree: Any) -> "Message | None":
@@ -106,13 +137,18 @@ class Node:
         if len(pieces) > MOST_OBJECTS:
             raise ProtocolError(f"a message of {len(pieces)} objects, at most {MOST_OBJECTS} are taken")
         contents: dict[str, bytes] = {}
+        size, room = 0, FRAME
         for piece in pieces:
             content = self._piece(partial(PullObjectRequest, run_id=run, object_id=piece))
             if content is None:
                 return None
             contents[piece] = content
-            if sum(map(len, contents.values())) > LARGEST:
-                raise ProtocolError(f"a message of more than {LARGEST} bytes")
+            size += len(content)
+            if size > room:
+                # Asked only now: most messages are small.
+                room = min(max(FRAME, self._room()), LARGEST)
+            if size > room:
+                raise ProtocolError(f"a message of more than {room} bytes, which no run that was offered here can want")
         self._line.call(
             lambda: self._line.client.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(node=self._line.node(), run_id=run, message_object_id=name)

@@ -66,10 +66,7 @@ def privacy(
 def _snapshot(ledger: Ledger | None) -> Snapshot:
     from client.privacy.statement import Snapshot
 
-    if ledger is None:
-        return Snapshot()
-    entries = ledger.entries()
-    return Snapshot(entries=entries, parsed=tuple(ledger.event(entry) for entry in entries))
+    return Snapshot.of(ledger)
 
 
 def _verify(ledger: Ledger | None, folder: Path, expect: str | None, as_json: bool) -> None:
@@ -88,13 +85,15 @@ def _verify(ledger: Ledger | None, folder: Path, expect: str | None, as_json: bo
 
 def _state(ledger: Ledger | None, config: SiteConfig, as_json: bool, plot: Path | None) -> None:
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
     from client.privacy._text import statement_text
     from client.privacy.statement import state
+    from client.privacy.year import last_year
     from rainhill.files import write_whole
 
     snapshot = _snapshot(ledger)
-    statement = state(config.name, snapshot, config.privacy)
+    statement = state(config.name, snapshot, config.privacy, last_year=last_year(snapshot, datetime.now(UTC)))
     if as_json:
         _echo_json(asdict(statement))
     else:
@@ -108,12 +107,13 @@ def _state(ledger: Ledger | None, config: SiteConfig, as_json: bool, plot: Path 
 
 def _what_if(recipe_file: Path, patients: int, ledger: Ledger | None, config: SiteConfig, as_json: bool) -> None:
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
     from client.privacy._text import what_if_text
     from client.privacy.what_if import what_if
     from rainhill.recipe import read_recipe
 
-    found = what_if(read_recipe(recipe_file), patients, _snapshot(ledger), config.privacy)
+    found = what_if(read_recipe(recipe_file), patients, _snapshot(ledger), config.privacy, now=datetime.now(UTC))
     if as_json:
         _echo_json(asdict(found))
     else:

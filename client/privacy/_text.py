@@ -26,11 +26,14 @@ def _statement(statement: Statement) -> Iterator[str]:
         f"budget     epsilon {statement.budget:g} {relation}, over all runs" if statement.budget else "budget     none in the site's file"
     )
     yield limit
+    if statement.year_budget:
+        yield f"           epsilon {statement.year_budget:g} {relation}, over any 365 days"
     if not statement.entries:
         yield "ledger     none yet: nothing was charged"
         return
     yield f"ledger     {statement.entries} entries that hold, since {statement.since[:10]}"
     yield f"most spent {_of(statement.most_spent, statement.budget)}"
+    yield f"this year  {_of(statement.most_spent_in_year, statement.year_budget)}, in the last 365 days, by who spent most in them"
     yield f"everything {_of(everything, statement.budget)}, had one patient taken part in all of it"
     yield RDP
     if statement.runs:
@@ -87,6 +90,10 @@ def _cost(cost: Cost) -> Iterator[str]:
     yield f"the run    {cost.run}"
     yield f"most spent {cost.before}, before"
     yield f"           {cost.after}, after" + (f", of {cost.budget:g}: {cost.remaining:.3f} remain" if cost.budget else "")
+    if cost.year is not None:
+        year = cost.year
+        yield f"this year  {year.before}, before, by who spent most in the last 365 days"
+        yield f"           {year.after}, after, of {year.budget:g}: {year.remaining:.3f} remain"
     yield RDP
     if cost.unable:
         yield f"{cost.unable} patients charged before cannot afford all of it, and would be left out before its end"

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.privacy import accountant, budget
+from client.privacy import accountant, budget, year
 from client.privacy.accountant import Phase
 from client.privacy.events import Charged, Joined, Members
 from client.privacy.guard import Guard, admit, digest, key_path
@@ -55,7 +56,7 @@ def charge(guard: Guard, plan: Plan, recipe: Recipe) -> Granted:
     # Two processes of one site could each find a budget that is enough for one of them.
     with alone(guard.folder / ".lock"):
         # Read once: every reading goes down the whole chain.
-        before = Snapshot(parsed=guard.ledger.events())
+        before = Snapshot.of(guard.ledger)
         joined = _joined(guard, plan, recipe, asked, before)
         update, numbers = _begun(guard, plan, before) or _charged(guard, plan, recipe, asked, joined, before)
     return Granted(
@@ -123,9 +124,10 @@ def _charged(
     budget.refuse_beyond_run(before, plan.run, phase, steps, epsilon=asked.epsilon, delta=asked.delta)
     if config.epsilon_per_cohort is not None:
         budget.refuse_beyond_cohort(before, guard.cohort, phase, steps, epsilon=config.epsilon_per_cohort, delta=config.delta)
-    able = _able(config, guard.train, phase, steps, before)
+    now = datetime.now(UTC)
+    able = _able(config, guard.train, phase, steps, before, now)
     if not able.patients:
-        raise RefusedError(f"round {plan.round}: no patient is left whose budget of epsilon {config.epsilon:g} allows another round")
+        raise RefusedError(f"round {plan.round}: {year.nobody_left(config, guard.train, phase, steps, ledger=before, now=now)}")
     key = fresh_key() if guard.seed is None else simulated_key((*guard.seed, plan.round))
     # The key first: a charge whose key was lost would have to be made anew. Whoever reads it can take the noise off again.
     key_path(guard, plan).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -141,7 +143,7 @@ def _charged(
     update, numbers = paid("update", able, phase, steps), None
     if config.release == "noised":
         plain = _numbers_phase(config, recipe, asked)
-        numbers = paid("numbers", _able(config, guard.val, plain, 1, before), plain, 1)
+        numbers = paid("numbers", _able(config, guard.val, plain, 1, before, now), plain, 1)
     all_paid = [update] if numbers is None else [update, numbers]
     known = {event.digest for event in _events(before, Members)}
     guard.ledger.append(*(one.members for one in all_paid if one.members.digest not in known), *(one.charge for one in all_paid))
@@ -154,9 +156,9 @@ def _drawable(patients: Sequence[str], members: Members) -> NDArray[np.bool_]:
     return np.array([patient in able for patient in patients], dtype=np.bool_)
 
 
-def _able(config: PrivacyConfig, patients: Sequence[str], phase: Phase, steps: int, before: Snapshot) -> Members:
+def _able(config: PrivacyConfig, patients: Sequence[str], phase: Phase, steps: int, before: Snapshot, now: datetime) -> Members:
     """Those of them whose budget allows so many steps more."""
-    may = budget.affordable(patients, budget.histories(before), phase, steps, epsilon=config.epsilon, delta=config.delta)
+    may = year.affordable(config, patients, phase, steps, ledger=before, now=now)
     return Members.of([patient for patient, can in zip(patients, may, strict=True) if can])
 
 

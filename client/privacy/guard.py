@@ -41,9 +41,10 @@ def admit(config: PrivacyConfig, recipe: Recipe) -> PrivacySection:
     asked = recipe.privacy
     if asked is None:
         raise RefusedError(f"recipe {recipe.name} asks for no privacy, the site trains only under epsilon {config.epsilon:g} or less")
-    limit = min(config.epsilon, config.epsilon_per_run or config.epsilon)
+    limit = config.most_in_one_run
     if asked.epsilon > limit:
-        raise RefusedError(f"recipe {recipe.name} asks for epsilon {asked.epsilon:g} in one run, the site allows {limit:g}")
+        of = " of any 365 days (epsilon_per_year)" if limit == config.epsilon_per_year else ""
+        raise RefusedError(f"recipe {recipe.name} asks for epsilon {asked.epsilon:g} in one run, the site allows {limit:g}{of}")
     if asked.delta > config.delta:
         raise RefusedError(f"recipe {recipe.name} asks for delta {asked.delta:g}, the site allows {config.delta:g}")
     if recipe.strategy.weights != "equal" and config.declared_patients is None and config.release != "suppressed":

@@ -9,6 +9,7 @@ from client.privacy import accountant, budget
 from client.privacy.accountant import NEIGHBOURS, UNIT, History, combined
 from client.privacy.budget import What
 from client.privacy.events import Charged, Joined
+from client.privacy.ledger import Ledger
 from rainhill.config import PrivacyConfig
 
 RANGES = 4
@@ -74,6 +75,10 @@ class Statement:
     at_budget: int | None
     """Patients who cannot afford one more round like the last one charged."""
     most_spent: Claim
+    year_budget: float | None
+    """Epsilon of one patient over any 365 days; None where the site's file sets no limit."""
+    most_spent_in_year: Claim
+    """Of the patient who has spent most in the last 365 days."""
     everything: Claim
     """Of a patient who took part in everything: an upper bound for the whole site."""
 
@@ -85,6 +90,12 @@ class Snapshot:
     entries: tuple[Entry, ...] = ()
     parsed: tuple[Event, ...] = ()
 
+    @classmethod
+    def of(cls, ledger: Ledger | None) -> "Snapshot":
+        """LedgerError where it does not hold."""
+        entries = ledger.entries() if ledger else ()
+        return cls(entries=entries, parsed=tuple(ledger.event(entry) for entry in entries) if ledger else ())
+
     def events(self) -> tuple[Event, ...]:
         return self.parsed
 
@@ -93,7 +104,8 @@ def claim(history: History, delta: float) -> Claim:
     return Claim(epsilon=accountant.epsilon(history, delta), rdp=accountant.cross_check(history, delta), delta=delta)
 
 
-def state(site: str, ledger: Snapshot, privacy: PrivacyConfig | None) -> Statement:
+def state(site: str, ledger: Snapshot, privacy: PrivacyConfig | None, *, last_year: Snapshot) -> Statement:
+    """`last_year` is the same without what was charged before."""
     delta = (privacy or PrivacyConfig()).delta
     limit = privacy.epsilon if privacy else None
     histories = budget.histories(ledger)
@@ -108,6 +120,8 @@ def state(site: str, ledger: Snapshot, privacy: PrivacyConfig | None) -> Stateme
         ranges=_ranges(histories, limit, delta),
         at_budget=_at_budget(ledger.events(), histories, limit, delta) if limit else None,
         most_spent=claim(budget.most_spent(histories, delta), delta),
+        year_budget=privacy.epsilon_per_year if privacy else None,
+        most_spent_in_year=claim(budget.most_spent(budget.histories(last_year), delta), delta),
         everything=claim(budget.site_history(ledger), delta),
     )
 

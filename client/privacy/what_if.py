@@ -1,8 +1,9 @@
 """What a run would cost a site's patients, told before the site accepts it."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from client.privacy import budget
+from client.privacy import budget, year
 from client.privacy.accountant import Phase, combined
 from client.privacy.charging import terms
 from client.privacy.events import Charged, Joined
@@ -11,6 +12,18 @@ from client.privacy.statement import Claim, Snapshot, claim
 from rainhill.config import PrivacyConfig
 from rainhill.errors import ConfigError, RefusedError
 from rainhill.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class YearCost:
+    """Of the patient who has spent most in the last 365 days, at the site's delta."""
+
+    before: Claim
+    after: Claim
+    """With the whole run."""
+    budget: float
+    """Of any 365 days."""
+    remaining: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +44,8 @@ class Cost:
     budget: float | None
     remaining: float | None
     """Of the budget, to the patient who has spent most."""
+    year: YearCost | None
+    """None where the site's file sets no limit for a year."""
     unable: int
     """Patients charged before who cannot afford all of the run: they would be left out before its end."""
     unable_at_all: int
@@ -48,13 +63,13 @@ class WhatIf:
     cost: Cost | None = None
 
 
-def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfig | None) -> WhatIf:
+def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfig | None, *, now: datetime) -> WhatIf:
     """The recipe on so many training patients, after all that the ledger holds."""
     refused, notes, cost = "", [], None
     try:
         if privacy is not None:
             admit(privacy, recipe)
-        cost = _cost(recipe, patients, ledger, privacy)
+        cost = _cost(recipe, patients, ledger, privacy, now)
     except (RefusedError, ConfigError) as error:
         refused = str(error)
     if cost is None and not refused:
@@ -71,7 +86,7 @@ def what_if(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyCon
     return WhatIf(recipe=recipe.name, sha256=recipe.sha256, patients=patients, refused=refused, notes=tuple(notes), cost=cost)
 
 
-def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfig | None) -> Cost | None:
+def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfig | None, now: datetime) -> Cost | None:
     asked = recipe.privacy
     if asked is None:
         return None
@@ -81,7 +96,7 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
     before = budget.most_spent(histories, delta)
     after = claim(combined([before, {phase: steps}]), delta)
     able, begin = (
-        budget.affordable(list(histories), histories, phase, share, epsilon=limit, delta=delta) if limit else []
+        year.affordable(privacy, list(histories), phase, share, ledger=ledger, now=now) if privacy else []
         for share in (steps, recipe.rounds.steps)
     )
     return Cost(
@@ -94,9 +109,19 @@ def _cost(recipe: Recipe, patients: int, ledger: Snapshot, privacy: PrivacyConfi
         after=after,
         budget=limit,
         remaining=max(limit - after.epsilon, 0.0) if limit else None,
+        year=_year(phase, steps, ledger, privacy, now) if privacy else None,
         unable=able.count(False),
         unable_at_all=begin.count(False),
     )
+
+
+def _year(phase: Phase, steps: int, ledger: Snapshot, privacy: PrivacyConfig, now: datetime) -> YearCost | None:
+    limit, delta = privacy.epsilon_per_year, privacy.delta
+    if limit is None:
+        return None
+    before = budget.most_spent(budget.histories(year.last_year(ledger, now)), delta)
+    after = claim(combined([before, {phase: steps}]), delta)
+    return YearCost(before=claim(before, delta), after=after, budget=limit, remaining=max(limit - after.epsilon, 0.0))
 
 
 def _joined_before(recipe: Recipe, ledger: Snapshot) -> list[str]:

@@ -4,7 +4,8 @@ The shared adapter is frozen here. The order matters: a private part that trains
 into the shared gradients a second time, past any clipping.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,16 @@ def load_private(net: Net, shared: Adapter, private: Private | None, recipe: Rec
     adapter = private.adapter if private else drawn
     lora.write_private(net, adapter)
     return adapter
+
+
+@contextmanager
+def private_part(net: Net, shared: Adapter, private: Private, recipe: Recipe) -> Iterator[float]:
+    """Both parts in force while the block lasts; gives the temperature."""
+    load_private(net, shared, private, recipe)
+    try:
+        yield private.temperature
+    finally:
+        lora.activate(net, [lora.SHARED])
 
 
 def near(parameters: Mapping[str, torch.nn.Parameter], shared: Adapter, weight: float) -> Callable[[], torch.Tensor]:

@@ -18,7 +18,16 @@ import httpx
 import strategies
 from rainhill import signed
 from rainhill.adapter import Adapter
-from rainhill.errors import CheckpointError, DatabaseError, MergeError, ProtocolError, QuorumError, RefusedError
+from rainhill.errors import (
+    CheckpointError,
+    DatabaseError,
+    MergeError,
+    ProtocolError,
+    QuorumError,
+    RainhillError,
+    RefusedError,
+    UnwrittenError,
+)
 from rainhill.files import held, write_whole
 from rainhill.messages import Plan, Receipt, Refusal, RoundRecord, SiteId, Update
 from rainhill.offer import Offer, opened_offer
@@ -33,7 +42,7 @@ from server.flower.offering import standings
 from server.home import Home
 from server.registry import Registry
 from server.rounds import Collect, run_rounds
-from server.runs import Runs
+from server.runs import TAKES_PART, Runs
 from server.secure import Secure
 from server.serve import link_of
 from server.tables import RECEIVED
@@ -52,8 +61,7 @@ AGAIN_S = (1.0, 30.0)
 """Before it is tried again after the SuperLink or the database was lost, or a round had too few answers: at first, and at most."""
 
 
-TAKES_PART = frozenset({"approved", "waiting"})
-"""How a site stands that is asked in a round: it may want time for its answer."""
+FAILED = 2
 _NEVER = "has not been in contact since the run was offered"
 
 
@@ -95,8 +103,9 @@ class Conductor:
         """Until the run is over, or `stop` is set. What can be mended by waiting is waited for, and said in the run's words."""
         pause = AGAIN_S[0]
         while not self.stop.is_set():
+            done = self._rounds_done()
             try:
-                with opened_grid(self.link) as grid:
+                with opened_grid(self.link, room=self.offer.room) as grid:
                     if self.runs.run(self.offer.run).state != "finished":
                         self._begin(grid)
                         self._finish(self._rounds(grid))
@@ -104,15 +113,17 @@ class Conductor:
                 return
             except _Stopped:
                 return
-            except (MergeError, CheckpointError, RefusedError, ProtocolError) as error:
-                self._fails(str(error))
-                return
-            except (QuorumError, DatabaseError, httpx.HTTPError, OSError) as error:
+            except (QuorumError, UnwrittenError, DatabaseError, httpx.HTTPError, OSError) as error:
+                # After a round that was done, what failed now is no failure in a row.
+                pause = pause if self._rounds_done() == done else AGAIN_S[0]
                 words = f"the SuperLink does not answer: {error}" if isinstance(error, httpx.HTTPError) else str(error)
                 log.warning("run %s: %s; trying again in %.0f s", self.offer.run, words, pause)
                 self._says(words)
                 self.stop.wait(pause)
                 pause = min(2 * pause, AGAIN_S[1])
+            except (MergeError, CheckpointError, RefusedError, ProtocolError) as error:
+                self._fails(str(error))
+                return
 
     def _fails(self, words: str) -> None:
         log.warning("run %s cannot go on: %s", self.offer.run, words)
@@ -218,6 +229,9 @@ class Conductor:
     def _folder(self) -> Path:
         return self.home.runs / self.offer.run
 
+    def _rounds_done(self) -> int:
+        return sum(1 for _ in self._folder.glob("round-*.safetensors"))
+
     def _latest(self) -> Checkpoint | None:
         return checkpoint.latest(self._folder, recipe=self.offer.recipe.sha256, run=self.offer.run)
 
@@ -286,9 +300,14 @@ def main(about: str) -> None:
     logs.to_stderr(as_json=bool(said["json_logs"]))
     end_with_parent()
     home, name, stop = Home.open(Path(said["home"])), str(said["run"]), stopped_by_signals()
-    with held(home.runs / name / "conduct.lock", f"the conductor of {name}"):
-        logs.quieten()
-        Conductor.open(home, name, stop).conduct()
+    try:
+        with held(home.runs / name / "conduct.lock", f"the conductor of {name}"):
+            logs.quieten()
+            Conductor.open(home, name, stop).conduct()
+    except (RainhillError, OSError) as error:
+        # The database may be gone, or the disk full: `serve` begins it again.
+        log.error("run %s: %s", name, error)  # noqa: TRY400 - a line, and no trace of what is not this program's
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -124,8 +124,8 @@ def connected(link: Link, keys: Mapping[SiteId, bytes]) -> dict[SiteId, bool]:
 
 
 @contextmanager
-def opened_grid(link: Link) -> Iterator["Grid"]:
-    """A Flower run of its own, in which this process is the ServerApp."""
+def opened_grid(link: Link, *, room: int = 2**30) -> Iterator["Grid"]:
+    """A Flower run of its own, in which this process is the ServerApp. `room` is how many bytes a reply may have."""
     from flwr.common.serde import run_from_proto
     from flwr.proto.control_pb2 import StartRunRequest
     from flwr.proto.fab_pb2 import Fab
@@ -139,7 +139,7 @@ def opened_grid(link: Link) -> Iterator["Grid"]:
     with control_of(link) as control:
         started = control.StartRun(StartRunRequest(fab=Fab(hash_str=digest, content=content)))
     token = _token(link, started.run_id, AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
-    grid = LiveGrid(link.address, root_certificates=link.ca.read_bytes(), token=token)
+    grid = LiveGrid(link.address, root_certificates=link.ca.read_bytes(), token=token, room=room)
     client = grid._runtime_client
     beat = HeartbeatSender(lambda: _beaten(client))
     done = False

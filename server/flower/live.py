@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRAIN = "train"
-LOOK_S = 0.05
-"""Between two looks for answers."""
+LOOK_S = (0.02, 1.0)
+"""Between two looks for answers: right after one or after a question, and at most."""
+SLOWER = 0.02
+"""Of the time that was waited in vain for an answer, is waited until the next look: an answer that took long may lie for as much longer."""
 PRESENCE_S = 1.0
 """Between two looks at who is in contact."""
 RETRY_S = 5.0
 """Before a site whose process failed is asked again."""
 SPARE_S = 60.0
 """A message outlives the deadline by so much, so that Flower does not call one expired that is just being answered."""
+TOO_LARGE_WORDS = "its answer is larger than any that the run can want"
 TRIES = 3
 """How often a site's process may fail in one round."""
 
@@ -54,7 +57,6 @@ class _Asked:
 
     plan: Plan
     member: Member
-    blob: bytes = field(repr=False)
     due: float = 0.0
     """time.monotonic() before which it is not asked."""
     ids: set[str] = field(default_factory=set)
@@ -126,32 +128,34 @@ def _exchanged(
             yield plan, _refusal(plan, "takes no part in this run")
             continue
         try:
-            blob = wire.plan_to_bytes(plan, version=agreed(members[site].protocols))
+            wire.check_plan(plan, version=agreed(members[site].protocols))
         except ProtocolError as error:
             yield plan, _refusal(plan, str(error))
             continue
-        asked[site] = _Asked(plan=plan, member=members[site], blob=stamped(blob, key, purpose=PLAN))
-    looked = -PRESENCE_S
+        asked[site] = _Asked(plan=plan, member=members[site])
+    looked, moved = -PRESENCE_S, time.monotonic()
     while asked and time.monotonic() < stop:
         meanwhile()
         now = time.monotonic()
         if now - looked >= PRESENCE_S:
-            _send_where_due(grid, asked.values(), now, ttl=stop - now + SPARE_S)
+            if _send_where_due(grid, asked.values(), now, key=key, ttl=stop - now + SPARE_S):
+                moved = time.monotonic()
             looked = now
         for one, answer in _answers(grid, asked.values(), waits):
+            moved = time.monotonic()
             # A second one comes with the first where a site that was restarted was asked again: they are of the same plan.
             if asked.pop(one.plan.site, None) is not None:
                 yield one.plan, answer
-        time.sleep(LOOK_S)
+        if asked:
+            time.sleep(min(max(SLOWER * (time.monotonic() - moved), LOOK_S[0]), LOOK_S[1]))
     yield from ((one.plan, _refusal(one.plan, f"{one.words}; waited {deadline_s:g} s")) for one in asked.values())
 
 
-def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, ttl: float) -> None:
-    """To those in contact that have not been asked since they were last started, and are not to be left alone."""
+def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, key: bytes, ttl: float) -> bool:
+    """To those in contact that have not been asked since they were last started, and are not to be left alone. Whether there was one."""
     from flwr.app import Message
 
-    there = {node.node_id: node for node in grid.get_nodes()}
-    due = []
+    there, sent = {node.node_id: node for node in grid.get_nodes()}, False
     for one in asked:
         node = there.get(one.member.node)
         if node is None or node.status != "online":
@@ -159,12 +163,16 @@ def _send_where_due(grid: "Grid", asked: Iterable[_Asked], now: float, *, ttl: f
                 one.words = "has lost contact"
             continue
         if now >= one.due and (not one.ids or node.last_activated_at != one.activated):
-            one.activated, one.words = node.last_activated_at, one.waits_for or "has not answered"
-            due.append((one, Message(wire.to_record(one.blob), dst_node_id=one.member.node, message_type=TRAIN, ttl=ttl)))
-    for (one, _), name in zip(due, grid.push_messages([message for _, message in due]) if due else (), strict=True):
-        # An empty id: the node is not known any more.
-        if name:
-            one.ids.add(name)
+            one.activated, one.words, sent = node.last_activated_at, one.waits_for or "has not answered", True
+            # One after the other: memory holds one plan as it is sent, and not one for each site.
+            blob = stamped(wire.plan_to_bytes(one.plan, version=agreed(one.member.protocols)), key, purpose=PLAN)
+            message = Message(wire.to_record(blob), dst_node_id=one.member.node, message_type=TRAIN, ttl=ttl)
+            # An empty id: the node is not known any more.
+            one.ids |= {name for name in grid.push_messages([message]) if name}
+            if time.monotonic() - now > PRESENCE_S:
+                # The others after a look at what has come meanwhile.
+                break
+    return sent
 
 
 def _answers(
@@ -172,6 +180,7 @@ def _answers(
 ) -> Iterable[tuple[_Asked, Update | Receipt | Refusal]]:
     """What came in and is an answer; what asks for time or failed is noted, to be asked again."""
     waiting = {name: one for one in asked for name in one.ids}
+    # One at a time, which is taken before the next is fetched: memory need not hold them all.
     for reply in grid.pull_messages(list(waiting)) if waiting else ():
         one = waiting[reply.metadata.reply_to_message_id]
         one.ids.discard(reply.metadata.reply_to_message_id)
@@ -201,7 +210,11 @@ def _read(reply: "Message", one: _Asked) -> Update | Receipt | Refusal | None:
 def _failed(error: Any, one: _Asked, now: float) -> Refusal | None:
     from flwr.common.constant import ErrorCode
 
+    from server.flower.live_grid import TOO_LARGE
+
     one.due = now + RETRY_S
+    if error.code == TOO_LARGE:
+        return _refusal(one.plan, TOO_LARGE_WORDS)
     if error.code == ErrorCode.NODE_UNAVAILABLE:
         one.words = "has lost contact"
         return None

@@ -13,7 +13,7 @@ import sys
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from pydantic import Field
 from rainhill import logs
 from rainhill.config import Section, parse
 from rainhill.supervise import end_with_parent
+from server.flower.few import App, Few, Receive, Scope, Send, whole
 
 log = logging.getLogger("server.flower.superlink")
 """Not __name__, which is __main__ here."""
@@ -55,20 +56,17 @@ BEARER = "Bearer "
 LOOPBACK = "127.0.0.1"
 FAILED = 2
 
-Kind = Literal["secret", "call", "key", "length", "size"]
-"""Of a call that is refused: an operator's without the coordinator's secret; none of a site; not with the key of an enrolled site; without
-its length; too large."""
+Kind = Literal["secret", "call", "key", "time", "length", "size"]
+"""Of a call that is refused: an operator's without the coordinator's secret; none of a site; not with the key of an enrolled site; signed
+at another time than this machine's, or wrongly; without its length; too large."""
 WORDS: Mapping[Kind, str] = {
     "secret": "an operator's call without the coordinator's secret",
     "call": "not a call of a site",
     "key": "not the key of an enrolled site",
+    "time": "signed at another time than this machine's clock shows, or wrongly: a site's clock is wrong, or this one",
     "length": "a request without its length",
     "size": f"a request of more than {LARGEST} bytes",
 }
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class LinkConfig(Section):
@@ -115,12 +113,24 @@ class Guard:
             self._note(kind)
             await _answer(send, status, {"refused": WORDS[kind]})
         elif scope["path"] == ADMITTED:
-            self.admitted = frozenset(b64encode(pem.encode()) for pem in json.loads(await _body(receive)))
-            await _answer(send, 200, {})
+            body = await whole(receive)
+            if body is not None:
+                self.admitted = frozenset(b64encode(pem.encode()) for pem in json.loads(body))
+                await _answer(send, 200, {})
         elif scope["path"] == COUNTS:
             await _answer(send, 200, {kind: self.refused[kind] for kind in WORDS})
         else:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._heard(send) if scope["path"] in SITE_CALLS else send)
+
+    def _heard(self, send: Send) -> Send:
+        """As `send`; what Flower does not take for its time or its signature is counted along."""
+
+        async def heard(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                self._note("time")
+            await send(message)
+
+        return heard
 
     def _reason(self, scope: Scope) -> tuple[int, Kind] | None:
         """Status and kind of a refusal; None for a request that may pass."""
@@ -151,14 +161,6 @@ class Guard:
             self.noted, self.told = self.refused.copy(), time.monotonic()
 
 
-async def _body(receive: Receive) -> bytes:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        body, more = body + message.get("body", b""), message.get("more_body", False)
-    return body
-
-
 async def _answer(send: Send, status: int, document: Mapping[str, object]) -> None:
     body = json.dumps(document).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
@@ -173,7 +175,7 @@ def serve(config: LinkConfig) -> None:
     import uvicorn
 
     public, private = bound(config.host, config.port), bound(LOOPBACK, config.private_port)
-    guard = Guard(app=_flower(config), private=private.getsockname()[:2], secret=config.secret.read_bytes())
+    guard = Guard(app=Few(app=_flower(config)), private=private.getsockname()[:2], secret=config.secret.read_bytes())
     server = uvicorn.Server(
         uvicorn.Config(
             guard,

@@ -1,6 +1,7 @@
 """What a governance lead sees and types: `rainhill site pending`, `approve`, `held` and so on, in one process."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from rainhill.errors import CredentialError, LedgerError, RainhillError, Refused
 from rainhill.recipe import Recipe
 from tests.client.hospital import Asks, offers
 
-PRIVACY = "[privacy]\nepsilon = 9\nepsilon_per_run = 7\ndeclared_patients = 20\n"
+PRIVACY = "[privacy]\nepsilon = 9\nepsilon_per_run = 7\nepsilon_per_year = 8\ndeclared_patients = 20\n"
 
 
 def typed(file: Path, name: str, *arguments: object) -> Result:
@@ -119,6 +120,8 @@ def test_each_epsilon_has_its_own_line_and_says_what_it_is_of(priced: Path) -> N
     assert rows["spent before"].endswith(f"{each} the patient who has spent most in all runs so far")
     assert rows["spent after"].endswith(f"{each} the same patient with the whole of this run")
     assert rows["budget"].startswith("epsilon 9 for each patient, for good, in your file; ") and rows["budget"].endswith(" would remain")
+    assert rows["in a year"].endswith(f"{each.removesuffix(', by')}, spent in the last 365 days by the patient who spent most in them")
+    assert "with the whole of this run; your file allows 8 over any 365 days; " in words(text)
     assert "20 as its number of patients; no loss and no metric" in rows["and beside it"]
     (found,) = json.loads(told_json(priced, "pending"))
     cost = found["cost"]["cost"]
@@ -221,7 +224,9 @@ def test_a_run_is_approved_and_refused_by_somebody(file: Path) -> None:
         (("approve", "spring", "--by", ""), "by"),
         (("approve", "spring", "--by", "Grace\nHopper"), "by"),
         (("refuse", "spring", "--by", "Grace", "--reason", ""), "reason"),
-        (("resume",), "bury: has not paused"),
+        (("resume", "--by", "Grace"), "bury: has not paused"),
+        (("resume",), "Missing option '--by'"),
+        (("pause",), "Missing option '--by'"),
     ],
 )
 def test_what_is_typed_wrong_is_one_clear_line(file: Path, arguments: tuple[object, ...], said: str) -> None:
@@ -240,7 +245,13 @@ def test_a_refusal_is_exit_code_2_and_one_line(file: Path, capsys: pytest.Captur
 def test_a_site_that_has_joined_nothing_is_asked_nothing(tmp_path: Path) -> None:
     path = tmp_path / "bury.toml"
     path.write_text('name = "bury"\n')
-    for name, arguments in (("pending", ()), ("log", ()), ("held", ()), ("approve", ("spring", "--by", "Grace"))):
+    for name, arguments in (
+        ("pending", ()),
+        ("log", ()),
+        ("held", ()),
+        ("approve", ("spring", "--by", "Grace")),
+        ("pause", ("--by", "Grace")),
+    ):
         with pytest.raises(CredentialError, match="bury: has joined no consortium"):
             raise typed(path, name, *arguments).exception or AssertionError
     assert sorted(tmp_path.iterdir()) == [path]
@@ -295,11 +306,23 @@ def told_whole(file: Path, name: str, *arguments: object) -> str:
     return done.stdout
 
 
-def test_a_site_pauses_and_goes_on(file: Path) -> None:
-    assert told(file, "pause") == "bury has paused; `rainhill site resume` goes on\n"
+def test_a_site_pauses_and_goes_on_and_its_journal_says_by_whom(file: Path) -> None:
+    assert json.loads(told_json(file, "status"))["paused"] is None
+    assert told(file, "pause", "--by", "Grace") == "bury has paused; `rainhill site resume` goes on\n"
     assert offers(file).home.paused.exists()
-    assert told(file, "pause") == "bury has paused; `rainhill site resume` goes on\n"
-    assert told(file, "resume") == "bury goes on\n" and not offers(file).home.paused.exists()
+    since = r"by Grace since \d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    assert re.fullmatch(f"bury: has paused already, {since}", refused(file, "pause", "--by", "Ada"))
+    assert re.search(f"^paused +{since}$", told_whole(file, "status"), re.MULTILINE)
+    assert told(file, "resume", "--by", "Ada") == "bury goes on\n" and not offers(file).home.paused.exists()
+    assert json.loads(told_json(file, "status"))["paused"] is None
+    text = told(file, "log")
+    assert "the site has paused, by Grace\n" in text and text.endswith("the site goes on, by Ada\n")
+
+
+def test_who_paused_a_site_is_not_made_up(file: Path) -> None:
+    home = offers(file).home
+    home.paused.touch()
+    assert json.loads(told_json(file, "status"))["paused"].startswith("by nobody knows whom since ")
 
 
 def test_what_is_asked_is_gathered_without_a_decision(file: Path) -> None:

@@ -17,7 +17,9 @@ from client.journal import (
     Left,
     Offered,
     Opened,
+    Paused,
     Released,
+    Resumed,
     Said,
     Withheld,
     decision,
@@ -92,6 +94,8 @@ EVERY = [
     hold(Held),
     hold(Released),
     hold(Withheld),
+    Paused(by="Grace"),
+    Resumed(by="Ada"),
 ]
 
 

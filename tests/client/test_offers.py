@@ -87,6 +87,41 @@ def test_ten_thousand_sites_that_are_asked_do_not_fill_the_sites_log(site_file: 
     assert len(str(refused.value)) < 300 and "and 1990 more" in str(refused.value)
 
 
+def test_offers_that_nobody_has_decided_on_are_kept_up_to_a_number(site_file: Path, plain: Asks) -> None:
+    with site_file.open("a") as file:
+        file.write("[policy]\nmax_pending = 2\n")
+    at, first = offers(site_file), plain.sealed("spring")
+    at.take(first)
+    at.take(plain.sealed("summer"))
+    with pytest.raises(RefusedError, match="^run autumn: 2 offers wait for a decision at bury, whose file keeps at most 2$"):
+        at.take(plain.sealed("autumn"))
+    assert at.names() == ["spring", "summer"] and sum(isinstance(event, Offered) for event in at.journal.events()) == 2
+    # One that is known is brought again before each round.
+    assert at.take(first) == at.offer("spring")
+    at.decline("spring", by="Grace", reason="not this year")
+    at.take(plain.sealed("autumn"))
+    at.approve("autumn", by="Grace")
+    at.take(plain.sealed("winter"))
+    assert at.names() == ["autumn", "spring", "summer", "winter"]
+
+
+def test_an_offer_whose_time_is_over_counts_no_more_a_day_after_it_was_brought(site_file: Path, plain: Asks) -> None:
+    with site_file.open("a") as file:
+        file.write("[policy]\nmax_pending = 1\n")
+    at, now = offers(site_file), datetime.now(UTC)
+    over = at.take(plain.sealed("spring", until=now - timedelta(minutes=1)))
+    assert stands(at, over)[0] == "refused"
+    # A coordinator could bring offers of a minute each, one after the other.
+    with pytest.raises(RefusedError, match="1 offers wait for a decision"):
+        at.take(plain.sealed("summer"))
+    at._refuse_too_many(plain.offer("summer"), now + timedelta(days=1, minutes=1))
+    at.decline("spring", by="Grace", reason="over")
+    long = at.take(plain.sealed("autumn"))
+    with pytest.raises(RefusedError, match="run winter"):
+        at._refuse_too_many(plain.offer("winter"), long.until)
+    at._refuse_too_many(plain.offer("winter"), long.until + timedelta(seconds=1))
+
+
 def test_a_run_is_pending_until_a_person_says_yes_and_refused_when_one_says_no(site_file: Path, plain: Asks) -> None:
     at = offers(site_file)
     offer = at.take(plain.sealed())
@@ -117,6 +152,17 @@ def test_an_approval_is_of_the_offer_that_was_shown_and_of_no_other_with_the_run
     other = plain.offer(recipe=recipe_with(plain.recipe, {"seed": 7}))
     assert at.decided(other, datetime.now(UTC)).state == "pending"
     assert at.decided(plain.offer(by="eve"), datetime.now(UTC)).state == "pending"
+
+
+def test_who_was_shown_another_offer_decides_nothing_and_is_told_both(site_file: Path, plain: Asks) -> None:
+    at = offers(site_file)
+    offer, before = at.take(plain.sealed()), at.journal.events()
+    words = f"what was shown is offer 000000000000, and what is here now is {offer.sha256[:12]}"
+    with pytest.raises(RefusedError, match=words):
+        at.approve("spring", by="Grace", shown="0" * 64)
+    with pytest.raises(RefusedError, match=words):
+        at.decline("spring", by="Grace", reason="no", shown="0" * 64)
+    assert at.journal.events() == before and at.approve("spring", by="Grace", shown=offer.sha256).offer == offer.sha256
 
 
 def test_an_approval_ends_at_its_time_and_an_offer_at_its_own(site_file: Path, plain: Asks) -> None:

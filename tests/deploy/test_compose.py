@@ -21,8 +21,8 @@ from tests.sites.phantoms import PATIENTS, small
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-PUBLISHED = {"coordinator": ["9443:9443", "127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"]}
-"""All that is opened; docs/operators.md has the same table."""
+PUBLISHED = {"coordinator": ["9443:9443", "127.0.0.1:9090:9090"], "grafana": ["127.0.0.1:3000:3000"], "site": ["127.0.0.1:9447:9447"]}
+"""All that is opened; docs/operators.md has the same table, and docs/hospital-it.md what is a site's."""
 DOCKERFILES = ("deploy/Dockerfile.coordinator", "deploy/Dockerfile.site")
 
 
@@ -61,10 +61,11 @@ def test_a_service_has_no_rights_that_it_does_not_need(name: str) -> None:
     assert not any("docker.sock" in str(volume) for volume in service.get("volumes", []))
 
 
-def test_what_is_published_is_what_the_operators_guide_says() -> None:
-    text = (ROOT / "docs" / "operators.md").read_text()
-    for port in (port for ports in PUBLISHED.values() for port in ports):
-        assert f"`{port}`" in text, port
+def test_what_is_published_is_what_the_guides_say() -> None:
+    for name, ports in PUBLISHED.items():
+        text = (ROOT / "docs" / ("hospital-it.md" if name == "site" else "operators.md")).read_text()
+        for port in ports:
+            assert f"`{port}`" in text, port
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rainhill.errors import CredentialError
-from rainhill.files import folder_whole, private_folder, read_private, write_whole, written_whole
+from rainhill.files import folder_whole, held, is_held, private_folder, read_private, write_whole, written_whole
 
 
 def mode(path: Path) -> int:
@@ -97,3 +98,16 @@ def test_a_folder_that_others_may_look_into_is_refused_with_its_mode(tmp_path: P
     (tmp_path / "open").chmod(0o750)
     with pytest.raises(CredentialError, match=f"{tmp_path / 'open'}: has mode 750, not 700"):
         private_folder(tmp_path / "open")
+
+
+def test_who_looks_whether_a_lock_is_held_changes_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / "serve.lock"
+    assert not is_held(lock) and not lock.exists()
+    with held(lock, "the daemon"):
+        said = lock.read_text()
+        assert is_held(lock) and lock.read_text() == said
+    assert not is_held(lock)
+    with lock.open() as looker:
+        # Somebody else looks at the same time.
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        assert not is_held(lock)

@@ -94,6 +94,19 @@ def test_what_an_older_version_cannot_say_is_refused_by_name_both_ways(message: 
         wire.live_answer_from_bytes(with_header(wire.answer_to_bytes(message), version=2))
 
 
+def test_a_plan_is_checked_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in wire.VERSIONS:
+        wire.check_plan(PLAN, version=version)
+
+    def without_mu(header: dict[str, object]) -> dict[str, object]:
+        raise ProtocolError(f"mu = {header['mu']}: version 2 has no way to say it")
+
+    monkeypatch.setattr(versions, "_DOWN", {3: without_mu})
+    for refuses in (wire.check_plan, wire.plan_to_bytes):
+        with pytest.raises(ProtocolError, match="^mu = 1e-05: version 2"):
+            refuses(PLAN, version=2)
+
+
 def test_secure_aggregation_is_younger_than_version_2() -> None:
     message = SecureMessage(run="r", round=3, site="bury", phase=0, body=b"x")
     with pytest.raises(ProtocolError, match="kind = 'secure'"):

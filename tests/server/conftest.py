@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,8 +57,8 @@ def postgres() -> Iterator[Postgres]:
     if not found:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
     # Not below pytest's own folder, which only its owner may enter.
-    folder = Path(f"/tmp/rainhill-postgres-{os.getpid()}")
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="rainhill-postgres-", dir="/tmp"))
+    folder.chmod(0o755)
     server = Postgres(found[-1], folder)
     server.start()
     yield server

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -261,7 +262,7 @@ def test_a_run_that_was_stopped_is_not_conducted_until_it_is_resumed(world: Worl
         with world.conducted("easter") as thread:
             assert until(lambda: not thread.is_alive())
         assert world.state("easter") == "stopped" and both["bury"].asked == []
-        world.runs.resume("easter", by="ada")
+        world.runs.resume("easter", by="ada", now=datetime.now(UTC))
         with world.conducted("easter") as thread:
             assert until(lambda: not thread.is_alive())
     assert world.state("easter") == "finished"

@@ -1,5 +1,6 @@
 """The coordinator's database: the same on SQLite and on a real PostgreSQL, upgraded once, and its failures told."""
 
+import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -104,6 +105,37 @@ def test_a_database_that_is_gone_for_a_while_is_told_and_used_again(postgres: Po
             assert session.scalars(sa.select(EventRow.what)).all() == ["before"]
     finally:
         database.close()
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+def test_on_a_full_disk_nothing_is_half_kept_and_the_file_is_named(tmp_path: Path) -> None:
+    """A real full disk: a file system of its own, filled to the last byte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs {disk} 2>/dev/null") != 0:
+        pytest.skip("needs the right to mount a small file system")
+    database = Database.open(f"sqlite:///{disk}/rainhill.sqlite")
+    filler = disk / "filler"
+    try:
+        with database.session() as session:
+            session.add(event("before"))
+        with pytest.raises(OSError, match="No space left"):
+            fill(filler)
+        words = f"{disk}/rainhill.sqlite: .*(full|I/O error)"
+        with pytest.raises(DatabaseError, match=words), database.session() as session:
+            session.add_all(event("meanwhile " + "x" * 500) for _ in range(100))
+        filler.unlink()
+        with database.session() as session:
+            assert session.scalars(sa.select(EventRow.what)).all() == ["before"]
+            session.add(event("after"))
+    finally:
+        database.close()
+        os.system(f"umount {disk}")
 
 
 def test_an_error_names_the_database_and_never_its_password(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -157,8 +157,11 @@ def test_a_site_that_was_taken_out_is_let_in_again_with_the_same_key(coordinator
 
 
 @contextmanager
-def answering(home: Home, status: int, location: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Something at the coordinator's name, with its certificate, that is not the coordinator: its address, and what it was asked."""
+def answering(home: Home, status: int, location: str = "", endless: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Something at the coordinator's name, with its certificate, that is not the coordinator: its address, and what it was asked.
+
+    With a header in `endless` each answer goes on as long as somebody reads it.
+    """
     asked_for: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -166,6 +169,16 @@ def answering(home: Home, status: int, location: str = "") -> Iterator[tuple[str
             asked_for.append(self.path)
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(status)
+            if endless:
+                self.send_header(*endless.split(": "))
+                self.end_headers()
+                sent = 0
+                with suppress(OSError):
+                    while sent < 2**30:
+                        sent += self.wfile.write(b"10000\r\n" + bytes(2**16) + b"\r\n")
+                asked_for.append(f"{sent} bytes were taken")
+                self.close_connection = True
+                return
             if location:
                 self.send_header("Location", location)
             self.send_header("Content-Length", "0")
@@ -197,6 +210,22 @@ def test_a_site_goes_on_asking_whatever_it_is_answered(coordinator: Coordinator,
         assert thread.is_alive() and one.contact.reason == f"HTTP {status} to /v1/fleet/activate-node"
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("endless", ["Transfer-Encoding: chunked", "Content-Length: 1073741824", "Content-Encoding: gzip"])
+def test_a_site_reads_no_answer_without_end(coordinator: Coordinator, endless: str) -> None:
+    with answering(coordinator.home, 200, endless=endless) as (address, asked_for):
+        stop = threading.Event()
+        one = Node(Where(address=address, trusted=coordinator.home.ca.read_bytes(), key=new_identity().node), backwards, stop=stop)
+        thread = threading.Thread(target=one.run)
+        thread.start()
+        assert until(lambda: one.contact.failures >= 2)
+        assert thread.is_alive() and one.contact.reason == "an answer of more than 8388608 bytes, or one that is packed"
+        stop.set()
+        thread.join()
+        taken = [int(said.split()[0]) for said in asked_for if said.endswith("were taken")]
+    # What the network holds beside it.
+    assert taken and max(taken) < 2**26
 
 
 def test_a_site_does_not_go_where_it_is_sent(coordinator: Coordinator) -> None:

@@ -305,3 +305,34 @@ def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium
         again.join()
     # One that comes when the first is done is worked on anew, and gives the same.
     assert isinstance(found["bury"], Update) and max(at_once) == 1
+
+
+def test_a_site_that_has_just_answered_looks_at_once_whether_there_is_more(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.flower.node.IDLE_S", (6.0, 6.0))
+    # Not what a slow machine has it look for while it works.
+    monkeypatch.setattr("client.flower.node.BUSY_S", 60.0)
+    began: list[float] = []
+    first, go = threading.Event(), threading.Event()
+
+    def works(plan: Plan) -> Update:
+        began.append(time.monotonic())
+        if plan.round == 1:
+            first.set()
+            go.wait(WITHIN_S)
+        return updated(plan)
+
+    members = {"bury": consortium.members()["bury"]}
+    with consortium.node("bury", works):
+        asked = [threading.Thread(target=consortium.ask, kwargs={"number": number, "members": members}) for number in (1, 2)]
+        asked[0].start()
+        assert first.wait(WITHIN_S)
+        # Its next look, which finds nothing, is long over when the second plan is brought; the one after it is far away.
+        time.sleep(1)
+        asked[1].start()
+        time.sleep(2)
+        assert len(began) == 1
+        answered = time.monotonic()
+        go.set()
+        for thread in asked:
+            thread.join()
+    assert len(began) == 2 and began[1] - answered < 2.5

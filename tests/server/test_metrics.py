@@ -4,6 +4,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -132,7 +133,7 @@ def test_a_round_that_is_done_again_is_counted_once(tmp_path: Path) -> None:
     runs.record("spring-1", record(2), adapter="4" * 64)
     assert [dict(done.refused) for done in tally.rounds().values()] == [{}, {}]
     runs.stop("spring-1", reason="for now", by="ada")
-    runs.resume("spring-1", by="ada")
+    runs.resume("spring-1", by="ada", now=datetime.now(UTC))
     assert tally.resumed()["spring-1"] > tally.rounds()["spring-1", 2].time
 
 
@@ -165,7 +166,7 @@ def test_who_is_in_contact_and_what_was_refused_is_told_by_the_superlink(coordin
         # Whoever is outside is not told either.
         assert client.get("/counts").status_code == 403
     after = refused_calls(coordinator.link)
-    assert {kind: after[kind] - before[kind] for kind in after} == {"secret": 0, "call": 2, "key": 1, "length": 0, "size": 0}
+    assert {kind: after[kind] - before[kind] for kind in after} == {"secret": 0, "call": 2, "key": 1, "length": 0, "size": 0, "time": 0}
     private = Link(port=coordinator.link.port, ca=coordinator.link.ca, secret=b"guessed")
     with pytest.raises(httpx.HTTPStatusError, match="401"):
         refused_calls(private)

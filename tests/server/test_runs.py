@@ -96,13 +96,13 @@ def test_a_run_is_stopped_and_resumed_by_somebody_for_a_reason(runs: Runs) -> No
     offered(runs)
     runs.stop("spring-1", reason="the recipe has a wrong base", by="grace")
     assert (runs.run("spring-1").state, runs.run("spring-1").words) == ("stopped", "the recipe has a wrong base")
-    runs.resume("spring-1", by="ada")
+    runs.resume("spring-1", by="ada", now=NOW)
     assert (runs.run("spring-1").state, runs.run("spring-1").words) == ("offered", "")
     runs.begin("spring-1")
     runs.record("spring-1", record(1), adapter="2" * 64)
     runs.fail("spring-1", "round 2: 0 of 2 sites gave an update, the quorum is 1")
     assert runs.run("spring-1").words.startswith("round 2: 0 of 2")
-    runs.resume("spring-1", by="ada")
+    runs.resume("spring-1", by="ada", now=NOW)
     assert runs.run("spring-1").state == "running"
     assert acts(runs) == [
         ("ada", "run", "spring-1"),
@@ -115,13 +115,44 @@ def test_a_run_is_stopped_and_resumed_by_somebody_for_a_reason(runs: Runs) -> No
             runs.stop("spring-1", reason=reason, by="ada")
 
 
+def test_a_run_that_can_be_approved_no_more_is_not_offered_again(runs: Runs) -> None:
+    offered(runs)
+    late = runs.run("spring-1").until + timedelta(minutes=5)
+    runs.stop("spring-1", reason="the recipe has a wrong base", by="grace")
+    runs.stand("spring-1", "bury", "pending", "waits for somebody")
+    before, noted = runs.run("spring-1"), acts(runs)
+    quorum = before.recipe.rounds.quorum
+    said = (
+        "run spring-1: could be approved until 2026-12-06 12:00 UTC, and it is 2026-12-06 12:05 UTC; "
+        f"0 of 2 sites have approved it, the quorum is {quorum}: offer its recipe again under another name"
+    )
+    with pytest.raises(RefusedError, match=f"^{said}$"):
+        runs.resume("spring-1", by="ada", now=late)
+    assert runs.run("spring-1") == before and acts(runs) == noted
+    # Enough had approved it in time, and what they approved goes on.
+    for site in ("bury", "oldham")[:quorum]:
+        runs.stand("spring-1", site, "approved", "")
+    runs.resume("spring-1", by="ada", now=late)
+    assert runs.run("spring-1").state == "offered"
+
+
+def test_a_run_with_a_round_goes_on_whatever_the_time(runs: Runs) -> None:
+    offered(runs)
+    late = runs.run("spring-1").until + timedelta(days=100)
+    runs.begin("spring-1")
+    runs.record("spring-1", record(1), adapter="2" * 64)
+    runs.fail("spring-1", "no room on the disk")
+    runs.resume("spring-1", by="ada", now=late)
+    assert runs.run("spring-1").state == "running"
+
+
 MOVES: dict[str, Callable[[Runs], object]] = {
     "begin": lambda runs: runs.begin("spring-1"),
     "finish": lambda runs: runs.finish("spring-1", "2" * 64),
     "fail": lambda runs: runs.fail("spring-1", "why"),
     "says": lambda runs: runs.says("spring-1", "waits"),
     "stop": lambda runs: runs.stop("spring-1", reason="why", by="ada"),
-    "resume": lambda runs: runs.resume("spring-1", by="ada"),
+    "resume": lambda runs: runs.resume("spring-1", by="ada", now=NOW),
 }
 REFUSED = {
     "offered": {

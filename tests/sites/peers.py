@@ -47,7 +47,7 @@ class Consortium:
     def site(self, site: str, command: str, *arguments: object, **how: object) -> Done:
         return run("site", command, f"{site}.toml", *arguments, cwd=self.folders[site], **how)  # type: ignore[arg-type]
 
-    def begin(self) -> None:
+    def begin(self, *options: object) -> None:
         address = (
             "--host",
             "localhost",
@@ -59,6 +59,7 @@ class Consortium:
             self.ports[1],
             "--metrics-port",
             self.metrics_port,
+            *options,
         )
         said = self.coordinator("init", "north_west", *address).stdout
         found = re.search(r"Its key is ((?:[0-9a-f]{4}-){7}[0-9a-f]{4})", said)
@@ -74,14 +75,14 @@ class Consortium:
         (self.folders[site] / f"{site}.bundle").write_bytes((self.hub / f"{site}.bundle").read_bytes())
         self.site(site, "join", f"{site}.bundle", "--fingerprint", self.fingerprint)
 
-    def serve(self, *names: str) -> None:
-        """The coordinator by the name `hub`, a site by its own."""
+    def serve(self, *names: str, **variables: str) -> None:
+        """The coordinator by the name `hub`, a site by its own; `variables` are of their environment."""
         for name in names:
             cwd = self.hub if name == "hub" else self.folders[name]
             what = ["coordinator", "serve"] if name == "hub" else ["site", "serve", f"{name}.toml"]
             with (cwd / "serve.log").open("a") as log:
                 # Threads that share two cores with others' waste them.
-                environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+                environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
                 self.running[name] = subprocess.Popen([COMMAND, *what], cwd=cwd, stdout=log, stderr=log, env=environment)
 
     def log(self) -> str:

@@ -20,7 +20,6 @@ KEEPING = 'server_optimizer = "scaffold"\npersonal = { name = "fedrep", head_ste
 PRIVATE = "[privacy]\nepsilon = 6\n[secure_aggregation]"
 
 
-@pytest.mark.xdist_group("flower")
 @pytest.mark.parametrize(
     ("rule", "more"), [("flexlora", ""), ("fedsa", KEEPING), ("alternating", PRIVATE)], ids=["flexlora", "keeping", "private"]
 )

@@ -6,30 +6,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.server.conftest import free_port
-
-COMMAND = str(Path(sys.executable).parent / "rainhill")
-Done = subprocess.CompletedProcess[str]
-
-
-def run(*arguments: object, cwd: Path, code: int = 0, text: str | None = None) -> Done:
-    done = subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, input=text, timeout=120, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def until(condition: Callable[[], bool], within_s: float = 60.0) -> bool:
-    stop = time.monotonic() + within_s
-    while not condition() and time.monotonic() < stop:
-        time.sleep(0.3)
-    return condition()
+from tests.sites.peers import COMMAND, Done, run, until
 
 
 class World:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from perf.new_site import lines_of
 from rainhill.config import PolicyConfig, SiteConfig, parse
 from tests.server.conftest import free_port
 from tests.sites.peers import COMMAND, run
@@ -27,9 +28,11 @@ LONG_S, LOOK_S = 1200.0, 3.0
 
 def commands() -> list[tuple[str, str]]:
     """(who, what is typed), in the order of the document."""
-    blocks = re.findall(r"^```sh (operator|hospital)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    assert TEXT.count("```") == 2 * len(blocks)
-    return [(who, line) for who, block in blocks for line in block.splitlines()]
+    lines = list(lines_of(TEXT))
+    assert TEXT.count("```") == 2 * TEXT.count("```sh ") and len({line.part for line in lines}) == 8
+    # The installation is what the test itself runs in; `python -m perf.new_site` follows that too.
+    assert [line.who for line in lines[:3]] == ["install"] * 3
+    return [(line.who, line.typed) for line in lines[3:]]
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:

@@ -339,6 +339,8 @@ def _check_names(coordinator: str, site: str) -> None:
         "in_contact",
         "silent_seconds",
         "line_failures_total",
+        "messages_dropped_total",
+        "clock_ahead_seconds",
         "certificate_days_left",
         "info",
         "training_starts_total",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sites import processes
+from sites import namespaces, processes
 from tests.sites.peers import COMMAND, Done, run, until
 from tests.sites.phantoms import small
 
@@ -73,6 +73,10 @@ def read_on(process: "subprocess.Popen[str]", until_line: Callable[[int, str], b
     return printed
 
 
+# There, over cables of their own, the same commands come to the same adapter.
+@pytest.mark.skipif(
+    not namespaces.lacking(), reason="tests/sites/test_namespaces.py goes all the way, where network namespaces can be made"
+)
 def test_a_rehearsal_goes_from_films_to_the_adapter_that_a_simulation_comes_to(world: Path, mark: str) -> None:
     with rehearse(world, mark, "--compare") as process:
         printed = read_on(process, lambda *_: False)

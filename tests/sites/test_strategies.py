@@ -11,6 +11,7 @@ import pytest
 import strategies
 from client.training import lora
 from client.training.features import logits
+from client.training.personal import private_part
 from client.workbench import Bench, first_adapter, open_bench
 from rainhill import plugins
 from rainhill.errors import ConfigError
@@ -93,7 +94,7 @@ def test_it_learns_at_every_site_and_ends_with_a_part_of_each_ones_own(federate:
         after = bench.task.loss(*_both(bench, own)).mean()
         assert np.isfinite(float(after))
         assert float(after) < float(before), site
-        with arms.private_part(bench, views[site], private[site]) as temperature:
+        with private_part(bench.net, views[site], private[site], bench.recipe) as temperature:
             assert np.isfinite(logits(bench.net, own.test.hidden) / temperature).all()
     if bench.strategy.personal.after == "nothing":
         assert all(part.steps == 0 for part in private.values())

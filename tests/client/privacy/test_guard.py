@@ -222,10 +222,27 @@ def test_a_patient_at_the_budget_is_no_longer_drawn(private: Bench, site: SiteDa
 def test_a_site_at_its_budget_says_so_and_nothing_of_it_leaves(private: Bench, site: SiteData, guard: Guard) -> None:
     spend(guard, list(guard.train), 7.9)
     before = len(guard.ledger.entries())
-    assert refused(private, site, guard) == "round 1: no patient is left whose budget of epsilon 8 allows another round"
+    said = "round 1: no patient is left whose epsilon of 8 allows another round: the one who has spent least so far would come to "
+    reason = refused(private, site, guard)
+    assert reason.startswith(said) and float(reason.removeprefix(said).split()[0]) > 8
     after = guard.ledger.events()[before:]
     assert not [event for event in after if isinstance(event, Charged | Sent)]
     assert not (guard.folder / "updates").exists()
+
+
+def test_a_site_at_its_budget_of_a_year_says_so_and_spends_no_more_in_it(private: Bench, site: SiteData, guard: Guard) -> None:
+    yearly = replace(guard, config=guard.config.model_copy(update={"epsilon": 20.0, "epsilon_per_year": 8.0}))
+    spend(guard, list(guard.train[1:]), 7.9)
+    given(private, site, yearly)
+    members = {event.digest: event.patients for event in guard.ledger.events() if isinstance(event, Members)}
+    assert members[charges(guard)[-1].members] == (guard.train[0],)
+    spend(guard, [guard.train[0]], 7.0)
+    said = (
+        "round 2: no patient is left whose epsilon_per_year of 8 allows another round: "
+        "the one who has spent least in the last 365 days would come to "
+    )
+    reason = refused(private, site, yearly, plan_of(private, 2))
+    assert reason.startswith(said) and 8 < float(reason.removeprefix(said).split()[0]) < 20
 
 
 def test_a_data_set_has_a_budget_of_its_own(private: Bench, site: SiteData, guard: Guard) -> None:

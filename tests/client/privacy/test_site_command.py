@@ -1,5 +1,8 @@
 import json
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,27 @@ def test_a_script_gets_the_same_as_numbers(site_file, ledger):
     assert found["most_spent"] | {"unit": "patient", "neighbours": "add or remove one patient", "delta": 1e-5} == found["most_spent"]
     assert [one["patients"] for one in found["ranges"]] == [0, 0, 0, 30] and sum(one["patients"] for one in found["ranges"]) == 30
     assert found["at_budget"] == sum(count for steps, count in ((120, 20), (90, 10)) if epsilon({CHEST: steps + 30}, 1e-5) > 2)
+
+
+def test_what_was_spent_in_the_last_365_days_is_told_beside_what_they_allow(site_file, ledger, recipe_file):
+    site_file.write_text('name = "aintree"\n[privacy]\nepsilon = 2\nepsilon_per_year = 1.5\n')
+    spent = f"epsilon {epsilon({CHEST: 120}, 1e-5):.3f} per patient"
+    (line,) = [line for line in told(site_file).splitlines() if line.startswith("this year")]
+    assert line.startswith(f"this year  {spent}") and line.endswith(", of 1.5, in the last 365 days, by who spent most in them")
+    assert f"epsilon 1.5 {RELATION}, over any 365 days" in told(site_file)
+    cost = json.loads(told(site_file, "--what-if", recipe_file(), "--patients", "100", "--json"))["cost"]["year"]
+    assert cost["before"]["epsilon"] == epsilon({CHEST: 120}, 1e-5) < cost["after"]["epsilon"] and cost["budget"] == 1.5
+    assert cost["remaining"] == max(1.5 - cost["after"]["epsilon"], 0)
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed (Debian: faketime)")
+def test_a_year_later_the_year_is_new_and_what_is_spent_for_good_is_not(site_file, ledger):
+    site_file.write_text('name = "aintree"\n[privacy]\nepsilon = 2\nepsilon_per_year = 1.5\n')
+    now = json.loads(told(site_file, "--json"))
+    command = ["faketime", "-f", "+366d", sys.executable, "-m", "rainhill.cli", "site", "privacy", str(site_file), "--json"]
+    later = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert now["most_spent_in_year"] == now["most_spent"] == later["most_spent"]
+    assert later["most_spent_in_year"]["epsilon"] == 0.0
 
 
 def test_a_sound_ledger_is_verified_and_a_changed_one_is_not(site_file, ledger):
