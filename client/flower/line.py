@@ -24,6 +24,8 @@ RETRY_S = (0.25, 15.0)
 """Before a call that failed is made again: at first, and at most."""
 CALL_S, LEAVE_S = 10.0, 2.0
 """For the coordinator to say a word, in a call and in the last one."""
+REFUSED, KEY = "rainhill-refused", "key"
+"""A header of the coordinator's guard, and what it says where it does not know the site's key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,7 @@ class Line:
     def _failed(self, error: Exception, pause: float) -> None:
         self.contact.failures += 1
         self.contact.reason = words(error)
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _NOT_KNOWN:
+        if isinstance(error, httpx.HTTPStatusError) and _not_known(error.response):
             # By this key, or for this clock: begins anew.
             self.contact.node = None
         log.warning("%s: %s; trying again in %.1f s", self._where.address, self.contact.reason, pause)
@@ -204,15 +206,21 @@ def _client(where: Where) -> Any:
     return client
 
 
-_NOT_KNOWN = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN})
-_LATER = frozenset({*_NOT_KNOWN, httpx.codes.PRECONDITION_FAILED, httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+_LATER = frozenset({httpx.codes.PRECONDITION_FAILED, httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+
+
+def _not_known(response: httpx.Response) -> bool:
+    """By this key, or for this clock. Flower's own 403 is of a message whose run is over, and says nothing of the site."""
+    return response.status_code == httpx.codes.UNAUTHORIZED or response.headers.get(REFUSED) == KEY
 
 
 def _is_final(error: Exception) -> bool:
     """Whether to ask again is of no use: the run is over, or the coordinator does not take it. A key not known may yet be enrolled."""
     if isinstance(error, httpx.RemoteProtocolError) and str(error) == TOO_LARGE:
         return True
-    return isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error and error.response.status_code not in _LATER
+    if not isinstance(error, httpx.HTTPStatusError) or _not_known(error.response):
+        return False
+    return error.response.is_client_error and error.response.status_code not in _LATER
 
 
 def words(error: Exception) -> str:
@@ -222,8 +230,10 @@ def words(error: Exception) -> str:
         of_time = "certificate has expired" in said or "certificate is not yet valid" in said
         return f"{said}; this machine's clock shows {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC" if of_time else said
     path, status = error.request.url.path, error.response.status_code
-    if status == httpx.codes.FORBIDDEN:
+    if error.response.headers.get(REFUSED) == KEY:
         return "the coordinator does not know this site's key: it is not enrolled yet, or was revoked"
+    if status == httpx.codes.FORBIDDEN:
+        return f"HTTP {status} to {path}: of a run that is over, or by something between this site and the coordinator"
     if status == httpx.codes.UNAUTHORIZED:
         theirs = shown_by(error.response.headers.get("date"))
         both = f": {both_clocks(datetime.now(UTC), theirs)}" if theirs else ""

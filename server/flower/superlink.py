@@ -51,6 +51,8 @@ ADMITTED = "/admitted"
 COUNTS = "/counts"
 """Ours, of the private port: how many calls were refused since the SuperLink began, as a JSON object of `Kind`."""
 KEY_HEADER = b"flwr-public-key"
+REFUSED = b"rainhill-refused"
+"""Header of what the guard refuses; its value is the `Kind`."""
 NOTE_S = 60.0
 BEARER = "Bearer "
 LOOPBACK = "127.0.0.1"
@@ -111,7 +113,7 @@ class Guard:
         if reason is not None:
             status, kind = reason
             self._note(kind)
-            await _answer(send, status, {"refused": WORDS[kind]})
+            await _answer(send, status, {"refused": WORDS[kind]}, kind=kind)
         elif scope["path"] == ADMITTED:
             body = await whole(receive)
             if body is not None:
@@ -161,9 +163,12 @@ class Guard:
             self.noted, self.told = self.refused.copy(), time.monotonic()
 
 
-async def _answer(send: Send, status: int, document: Mapping[str, object]) -> None:
+async def _answer(send: Send, status: int, document: Mapping[str, object], *, kind: Kind | None = None) -> None:
     body = json.dumps(document).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    if kind is not None:
+        # Flower's own refusals do not have it: a site tells by it whether its key is not known or only a run is over.
+        headers.append((REFUSED, kind.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -17,7 +17,7 @@ import pytest
 from flwr.app import Message
 
 from client.flower.app import at_work, greeter
-from client.flower.line import Where
+from client.flower.line import KEY, REFUSED, Where
 from client.flower.node import Node
 from client.identity import Identity, new_identity
 from rainhill import wire
@@ -319,6 +319,7 @@ def test_a_sites_call_without_its_key_or_without_its_signature_is_refused(coordi
     headers = {"content-type": "application/protobuf", "flwr-public-key": b64encode(pem).decode()}
     answer = outside.post("/v1/fleet/pull-messages", content=b"")
     assert (answer.status_code, answer.json()["refused"]) == (403, "not the key of an enrolled site")
+    assert answer.headers[REFUSED] == KEY
     assert outside.post("/v1/fleet/pull-messages", content=b"", headers=headers).status_code == 403
     admit_only(coordinator.link, {"bury": pem})
     # Known, and not signed with it.

@@ -276,6 +276,28 @@ def test_a_site_that_is_no_member_is_refused_by_name(consortium: Consortium) -> 
     assert isinstance(bury, Refusal) and bury.reason == "takes no part in this run"
 
 
+def test_an_answer_to_a_run_that_is_over_is_dropped_and_the_next_run_is_answered(consortium: Consortium) -> None:
+    """What Flower then says, a 403, is no word on the site's key."""
+    began, go = threading.Event(), threading.Event()
+
+    def slowly(plan: Plan) -> Update:
+        began.set()
+        go.wait(WITHIN_S)
+        return updated(plan)
+
+    with consortium.node("bury", slowly) as contact, consortium.node("oldham", updated):
+        late = threading.Thread(target=consortium.ask, kwargs={"deadline_s": 3})
+        late.start()
+        assert began.wait(WITHIN_S)
+        late.join()
+        known = contact.node
+        go.set()
+        assert until(lambda: contact.dropped == 1)
+        assert (contact.failures, contact.reason, contact.node) == (0, "", known)
+        assert isinstance(consortium.ask(number=2)["bury"], Update)
+    assert contact.dropped == 1
+
+
 def test_a_plan_that_is_asked_for_twice_is_worked_on_once(consortium: Consortium) -> None:
     """A coordinator that was restarted asks again while the site is still at work."""
     began, go, worked, before = threading.Event(), threading.Event(), [], consortium.heard["bury"]
