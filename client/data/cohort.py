@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data import manifest, splits, store
-from client.data.pixels import read_image
 from client.data.rows import CHUNK, Rows
 from client.data.store import Entry, Write
 from rainhill.config import DataConfig, SiteConfig, SplitConfig
@@ -268,6 +267,9 @@ def _images(rows: Sequence[manifest.Row], path: Path, size: int, cache: Path | N
 
 
 def _decode(rows: Sequence[manifest.Row], path: Path, size: int, write: Write) -> None:
+    # With it come pydicom and Pillow, which commands that look at no film do not wait for.
+    from client.data.pixels import read_image
+
     def decode(start: int) -> list[manifest.Problem]:
         problems = []
         for place, row in enumerate(rows[start : start + CHUNK], start):
