@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, ValidationError
 
-from rainhill.config import Name, Section
+from rainhill.config import Name
 from rainhill.errors import LedgerError
 from rainhill.text import shown
+from rainhill.toml import Section
 
 
 class Event(Section):

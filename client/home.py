@@ -14,10 +14,11 @@ from client.identity import Identity, load, new_identity
 from client.privacy.ledger import Ledger
 from rainhill import signed, weights, wire
 from rainhill.bundle import MANIFEST, unpack
-from rainhill.config import SiteConfig, parse, read_toml, state_folder
+from rainhill.config import SiteConfig, state_folder
 from rainhill.enrolment import BUNDLE, Bundle, SiteRequest, read_document, sealed_request
 from rainhill.errors import ConfigError, CredentialError, LedgerError, RefusedError
 from rainhill.files import alone, private_folder, read_private, write_whole
+from rainhill.toml import parse, read_toml
 
 LAST, OUTCOME = "last.plan", "outcome.json"
 """In the folder of a run: what it came to, as it was brought; and what the site made of that."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from rainhill.config import Section
+from rainhill.toml import Section
 
 # RFC 1123, section 2.1: labels of letters, digits and inner hyphens. Underscores are no part of a host's name.
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"

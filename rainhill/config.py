@@ -1,27 +1,12 @@
-"""TOML files read into frozen pydantic models; a site's own file, `SiteConfig`.
+"""A site's own file, `SiteConfig`, and the sections in it."""
 
-An unknown key or a value out of range is refused with the file, the key, what was written and what is allowed.
-"""
-
-import tomllib
-from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from rainhill.errors import ConfigError
-from rainhill.text import did_you_mean, shown
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A table of a TOML file: frozen, and no key that is not declared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+from rainhill.listening import ConsoleConfig, MetricsConfig
+from rainhill.toml import PathName, Section
 
 
 def _plain_name(name: str) -> str:
@@ -30,21 +15,9 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _possible_path(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("a path holds no NUL")
-    try:
-        path.expanduser()
-    except RuntimeError as error:
-        raise ValueError("there is no such user's home folder") from error
-    return path
-
-
-LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
 _HOURS = f"^({_TIME}-{_TIME})?$"
 Name = Annotated[str, AfterValidator(_plain_name)]
-PathName = Annotated[Path, AfterValidator(_possible_path)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Precision = Literal["float32", "bfloat16"]
@@ -196,84 +169,6 @@ class NetworkConfig(Section):
     change them. A relative path starts from the folder of this file."""
 
 
-def _ip(address: str) -> str:
-    ip_address(address)
-    return address
-
-
-class MetricsConfig(Section):
-    """Where a daemon tells Prometheus how it is, in plain HTTP: whoever reaches it can read it, and change nothing."""
-
-    port: int = Field(default=0, ge=0, le=65535)
-    """0: nowhere."""
-    bind: Annotated[str, AfterValidator(_ip)] = "127.0.0.1"
-    """IP address of this machine that is listened at."""
-
-
-class OidcConfig(Section):
-    """Signing in with the house's own accounts. OpenID Connect Core 1.0, the authorization code flow with PKCE (RFC 7636)."""
-
-    issuer: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
-    """URL below which /.well-known/openid-configuration is found. Plain http only on this machine's own loopback."""
-    client_id: Annotated[str, Field(min_length=1)]
-    client_secret: PathName | None = None
-    """File that holds it, which only its owner may read; none for a public client. A relative path starts from the folder of this file."""
-    label: Annotated[str, Field(min_length=1, max_length=60)] = "the house's own account"
-    """What people know it as: they read "Sign in with" before it."""
-    name_claim: Annotated[str, Field(min_length=1)] = "preferred_username"
-    """Claim of the ID token that says who somebody is: what is written where they decide something."""
-    role_claim: Annotated[str, Field(min_length=1)] = "groups"
-    """Claim that lists the groups somebody is in, or says the one."""
-    roles: Mapping[str, str]
-    """Group -> role here. Who is in none of them is not let in; who is in several has the role that is named first."""
-    scopes: tuple[Annotated[str, Field(pattern=r"^\S+$")], ...] = ("openid", "profile")
-
-    @model_validator(mode="after")
-    def _is_private(self) -> "OidcConfig":
-        host = urlsplit(self.issuer).hostname or ""
-        if self.issuer.startswith("http://") and host not in LOOPBACK_HOSTS:
-            raise ValueError(f"issuer = {self.issuer!r}: beyond this machine it is asked by https only")
-        if "openid" not in self.scopes:
-            raise ValueError(f"scopes = {', '.join(self.scopes) or 'none'}: openid is missing")
-        if not self.roles:
-            raise ValueError("roles: names no group, so nobody could sign in")
-        return self
-
-
-class ConsoleConfig(Section):
-    """Where people look at this daemon with a browser, and decide. It is served once somebody may sign in."""
-
-    port: int = Field(ge=0, le=65535)
-    """0: nowhere."""
-    bind: Annotated[str, AfterValidator(_ip)] = "127.0.0.1"
-    """IP address of this machine that is listened at."""
-    certificate: PathName | None = None
-    key: PathName | None = None
-    """PEM files for https, needed where `bind` is not the machine's own loopback. Relative paths start from the folder of this file."""
-    url: Annotated[str, Field(pattern=r"^(https?://[^\s/?#]+)?$")] = ""
-    """What browsers reach it by, where that is not https or http, `bind` and `port`: the name in the certificate, or a proxy before it."""
-    oidc: OidcConfig | None = None
-    """Beside local accounts."""
-
-    @model_validator(mode="after")
-    def _passwords_cross_no_network_in_clear(self) -> "ConsoleConfig":
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key: one is given without the other")
-        if not ip_address(self.bind).is_loopback and self.certificate is None:
-            raise ValueError(f"bind = {self.bind!r}: beyond the machine's own loopback, certificate and key are needed")
-        if self.url.startswith("http://") and (urlsplit(self.url).hostname or "") not in LOOPBACK_HOSTS:
-            raise ValueError(f"url = {self.url!r}: beyond the machine's own loopback it is reached by https only")
-        return self
-
-    @property
-    def origin(self) -> str:
-        """As a browser names it: RFC 6454, section 6.1."""
-        if self.url:
-            return self.url
-        host = f"[{self.bind}]" if ":" in self.bind else self.bind
-        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
-
-
 class SiteConsoleConfig(ConsoleConfig):
     port: int = Field(default=9447, ge=0, le=65535)
     """0: nowhere."""
@@ -318,65 +213,3 @@ class SiteConfig(Section):
 def state_folder(site_file: Path, config: SiteConfig) -> Path:
     """Where the site of this file keeps what it keeps."""
     return site_file.absolute().parent / (config.state.expanduser() if config.state else f"{config.name}-state")
-
-
-def read_toml(path: Path, model: type[Model]) -> Model:
-    """Reads one TOML file; raises ConfigError naming file, key and both values."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
-    except ValueError as error:
-        raise ConfigError(f"{path}: not valid TOML: {str(error).partition('; use sys.')[0]}") from error
-    return parse(raw, model, origin=str(path))
-
-
-def parse(raw: dict[str, Any], model: type[Model], *, origin: str) -> Model:
-    """Validates a table; `origin` is what an error names as the place it came from."""
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        places = [problem["loc"] for problem in error.errors()]
-        # A list whose items are wrong is counted as too short besides: said once.
-        problems = [
-            _describe(problem, model)
-            for problem in error.errors()
-            if not any(len(place) > len(problem["loc"]) and place[: len(problem["loc"])] == problem["loc"] for place in places)
-        ]
-        raise ConfigError(f"{origin}: " + "; ".join(problems)) from error
-
-
-def _describe(problem: Any, model: type[BaseModel]) -> str:
-    keys = [shown(str(part)) for part in problem["loc"]]
-    key = ".".join(keys) or "file"
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(keys, model)}"
-    if problem["type"] == "missing":
-        return f"{key}: missing"
-    got = problem["input"]
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {shown(repr(got))}: {message}"
-
-
-def _nearest(keys: list[str], model: type[BaseModel]) -> str:
-    section: Any = model
-    for key in keys[:-1]:
-        field = getattr(section, "model_fields", {}).get(key)
-        section = _table(field.annotation) if field else None
-    return nearest(keys[-1], list(getattr(section, "model_fields", {})))
-
-
-def nearest(key: str, known: Sequence[str]) -> str:
-    """What to say after "unknown key": the nearest that there is, or all of them."""
-    everything = f"; known here: {', '.join(known)}" if known else ""
-    return did_you_mean(key, known) or everything
-
-
-def _table(annotation: Any) -> Any:
-    """The section in `Section | None`."""
-    sections = [choice for choice in get_args(annotation) if isinstance(choice, type) and issubclass(choice, BaseModel)]
-    return sections[0] if sections else annotation

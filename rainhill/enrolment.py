@@ -16,10 +16,11 @@ from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, mode
 
 from rainhill import signed
 from rainhill.address import Address
-from rainhill.config import Name, Section
+from rainhill.config import Name
 from rainhill.errors import CredentialError
 from rainhill.recipe import Sha256
 from rainhill.text import shown
+from rainhill.toml import Section
 
 REQUEST, BUNDLE = "site request 1", "bundle 1"
 """What they are signed for. The numbers are of their form."""

@@ -18,8 +18,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from rainhill.config import MetricsConfig
 from rainhill.errors import RainhillError
+from rainhill.listening import MetricsConfig
 from rainhill.text import one_line
 
 log = logging.getLogger(__name__)

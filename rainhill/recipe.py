@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rainhill.compression import SMALLEST_SHARE, Encoding
-from rainhill.config import Name, Positive, Section, read_toml
+from rainhill.config import Name, Positive
+from rainhill.toml import Section, read_toml
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from pydantic import Field, ValidationError
 
-from rainhill.config import Section
 from rainhill.errors import CredentialError
 from rainhill.files import read_private
 from rainhill.text import shown
+from rainhill.toml import Section
 
 LARGEST = 2**20
 """Bytes of an envelope."""

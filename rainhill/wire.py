@@ -16,10 +16,10 @@ from safetensors.numpy import load, save
 
 from rainhill.adapter import Adapter, Array, check_shapes
 from rainhill.compression import SMALLEST_SHARE, Encoding, pack, unpack
-from rainhill.config import Section
 from rainhill.errors import ProtocolError
 from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Receipt, Refusal, SecureMessage, Update, Waiting
 from rainhill.text import shown
+from rainhill.toml import Section
 from rainhill.versions import VERSION as VERSION
 from rainhill.versions import VERSIONS as VERSIONS
 from rainhill.versions import agreed as agreed

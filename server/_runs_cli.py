@@ -9,7 +9,7 @@ import click
 
 from rainhill.cli import stops_at_once
 from rainhill.errors import ProtocolError
-from rainhill.text import one_line
+from rainhill.text import counted, one_line
 from server._desk import Desk, File, echo_json, operator, registry_of
 from server._names import known_runs, known_sites
 
@@ -61,7 +61,7 @@ def run(desk: Desk, recipe_file: Path, adapter_file: Path, name: str | None, sit
     if as_json:
         echo_json(_described(runs, made))
         return
-    asked = f"{_counted(len(offer.sites), 'site')}: {', '.join(offer.sites)}"
+    asked = f"{counted(len(offer.sites), 'site')}: {', '.join(offer.sites)}"
     click.echo(f"{made.name}: recipe {recipe.name}, {made.sha256[:12]}, is offered to {asked}")
     click.echo(f"It begins from adapter {made.adapter[:12]}, and can be approved until {made.until:%Y-%m-%d %H:%M} UTC.")
     click.echo("Next: each hospital sees it with `rainhill site pending`, and a person there approves or refuses it.")
@@ -81,7 +81,7 @@ def status(desk: Desk, name: str | None, as_json: bool) -> None:
             echo_json([_described(runs, one) for one in known])
             return
         for one in known:
-            done = f"{len(runs.adapters(one.name))} of {_counted(one.round_count, 'round')}"
+            done = f"{len(runs.adapters(one.name))} of {counted(one.round_count, 'round')}"
             click.echo(f"{one.name:30} {one.state:10} {done:16} {one.words}".rstrip())
         if not known:
             click.echo("no run was offered yet: `rainhill coordinator run` offers one", err=True)
@@ -122,7 +122,7 @@ def resume(desk: Desk, name: str) -> None:
     runs = _runs(desk)
     runs.resume(name, by=operator(), now=datetime.now(UTC))
     one = runs.run(name)
-    after = f"is running again, after {len(runs.adapters(name))} of {_counted(one.round_count, 'round')}"
+    after = f"is running again, after {len(runs.adapters(name))} of {counted(one.round_count, 'round')}"
     click.echo(f"{name} {after if one.state == 'running' else 'is offered again'}.")
 
 
@@ -153,7 +153,7 @@ def _tell(runs: Runs, one: Run) -> None:
         if standing.delivered:
             click.echo(f"  {'':20} the result: {standing.delivered}")
     records = runs.rounds(one.name)
-    click.echo(f"{len(records)} of {_counted(one.round_count, 'round')} done{f', {_crossed(*records)}' if records else ''}")
+    click.echo(f"{len(records)} of {counted(one.round_count, 'round')} done{f', {_crossed(*records)}' if records else ''}")
     for record in records:
         click.echo(f"  {record.round:4}  {len(record.answered)} of {len(record.asked)} sites  {record.seconds:8.1f} s  {_crossed(record)}")
         for site, reason in record.refused.items():
@@ -201,7 +201,3 @@ def _described_round(record: RoundRecord, adapters: Mapping[int, str]) -> dict[s
 def _crossed(*records: RoundRecord) -> str:
     down, up = (sum(sum(sizes.values()) for sizes in some) for some in ([r.down_bytes for r in records], [r.up_bytes for r in records]))
     return f"{down / 2**20:.2f} MiB down, {up / 2**20:.2f} MiB up"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

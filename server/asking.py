@@ -9,7 +9,6 @@ import numpy as np
 
 import strategies
 from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter, split_name
-from rainhill.config import parse
 from rainhill.errors import ConfigError, RainhillError, RefusedError
 from rainhill.files import write_whole
 from rainhill.messages import SiteId
@@ -17,6 +16,7 @@ from rainhill.offer import Offer, sealed_offer
 from rainhill.recipe import LoraSection, Recipe
 from rainhill.secagg import check_sites
 from rainhill.text import did_you_mean
+from rainhill.toml import parse
 from server.home import Home
 from server.registry import Registry, Site
 from server.runs import Runs

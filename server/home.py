@@ -12,10 +12,12 @@ from pydantic import Field, model_validator
 
 from rainhill import signed
 from rainhill.address import Host
-from rainhill.config import ConsoleConfig, MetricsConfig, Name, Section, parse, read_toml
+from rainhill.config import Name
 from rainhill.enrolment import Line, ShortName
 from rainhill.errors import ConfigError
 from rainhill.files import folder_whole, keep_new, read_private, write_whole
+from rainhill.listening import ConsoleConfig, MetricsConfig
+from rainhill.toml import Section, parse, read_toml
 from server.authority import Authority, Server, load_authority, load_server, new_authority, server_certificate
 from server.database import Database
 

@@ -34,8 +34,9 @@ def phantom(name: str, sites_folder: Path | None, seed: int, out: Path | None) -
     with stops_at_once():
         import tomli_w
 
-        from rainhill.config import SiteConfig, parse
+        from rainhill.config import SiteConfig
         from rainhill.files import write_whole
+        from rainhill.toml import parse
         from sites import hospital
         from sites.consortium import HERE, read_sites
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rainhill.config import read_toml
 from rainhill.errors import ConfigError
 from rainhill.recipe import Recipe
 from rainhill.text import did_you_mean
+from rainhill.toml import read_toml
 from sites.hospital import HospitalConfig
 
 HERE = Path(__file__).parent

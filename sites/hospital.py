@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from rainhill.config import ColumnsConfig, DataConfig, Fraction, Section, SiteConfig
+from rainhill.config import ColumnsConfig, DataConfig, Fraction, SiteConfig
 from rainhill.errors import ConfigError
 from rainhill.files import alone
+from rainhill.toml import Section
 from sites import anatomy, cases, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture
 from sites.phantom import FINDINGS, Case, Patient
 from sites.population import PopulationConfig, ProjectionConfig

@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import Field, field_validator
 from scipy.special import ndtri
 
-from rainhill.config import Fraction, Section
+from rainhill.config import Fraction
+from rainhill.toml import Section
 from sites.cases import FINDINGS, Case, Exposure, Finding, Patient, Side, random
 
 # Findings that come together do so through one latent "how ill" value; the loading is its correlation with each.

@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, grid_sample
 from transformers import ViTConfig, ViTForImageClassification
 
 from client.models import digest
-from rainhill.config import read_toml
+from rainhill.toml import read_toml
 from sites.films import PATCH, PIXELS, Films, draw_films
 from sites.hospital import HospitalConfig, draw
 from sites.phantom import FINDINGS

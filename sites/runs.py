@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rainhill.config import BasePrecision, Device, Section, parse
+from rainhill.config import BasePrecision, Device
 from rainhill.errors import ConfigError
 from rainhill.files import write_whole
 from rainhill.messages import SiteId
 from rainhill.recipe import Recipe
+from rainhill.toml import Section, parse
 from sites import consortium
 
 Engine = Literal["inline", "flower"]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from rainhill.config import Fraction, Section
+from rainhill.config import Fraction
+from rainhill.toml import Section
 from sites.cases import Exposure, random
 from sites.geometry import Real
 from sites.texture import blur

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import strategies as _rules
-from rainhill import config, plugins
+from rainhill import plugins, toml
 from rainhill.errors import ConfigError, PluginError
 from rainhill.messages import LocalRule, SiteId
 from rainhill.recipe import PartSection, Recipe, StrategySection
@@ -100,9 +100,9 @@ def from_section(section: StrategySection, *, ranks: Mapping[SiteId, int] | None
     for key in (key for key in section.options if key not in rule.model_fields):
         # It may be meant for the table itself as well as for the rule.
         known = [*StrategySection.model_fields, *rule.model_fields]
-        raise ConfigError(f"[strategy] {shown(key)}: unknown key{config.nearest(key, known)}")
+        raise ConfigError(f"[strategy] {shown(key)}: unknown key{toml.nearest(key, known)}")
     strategy = Strategy(
-        rule=config.parse(section.options, rule, origin=f"[strategy] rule = {section.rule!r}"),
+        rule=toml.parse(section.options, rule, origin=f"[strategy] rule = {section.rule!r}"),
         weights=section.weights,
         cap=section.cap,
         optimizer=_part(section.server_optimizer, optimizers, key="server_optimizer"),
@@ -118,7 +118,7 @@ def _part(section: PartSection | None, package: ModuleType, *, key: str) -> Any:
     if section is None:
         return None
     name = section.name
-    return config.parse(section.options, _load(package, name, key=key), origin=f"[strategy] {key} = {name!r}")
+    return toml.parse(section.options, _load(package, name, key=key), origin=f"[strategy] {key} = {name!r}")
 
 
 def _load(package: ModuleType, name: str, *, key: str) -> type[Any]:

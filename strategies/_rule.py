@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from rainhill.adapter import Adapter, Array, Pair
-from rainhill.config import Section
 from rainhill.messages import LocalRule, SiteId
+from rainhill.toml import Section
 
 Noise = Literal["linear", "quadratic", "amplified"]
 Shape = tuple[int, ...]

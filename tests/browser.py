@@ -1,7 +1,6 @@
 """A browser for the tests of pages that people use: Debian's chromium, worked by Playwright, and axe-core for what a page owes to everybody."""
 
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -73,12 +72,6 @@ def axe(page: Page) -> list[str]:
 def overflow(page: Page) -> int:
     """Pixels by which the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
-
-
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

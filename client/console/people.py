@@ -5,10 +5,10 @@ from threading import Lock
 
 from client.console import ADMIN, GOVERNANCE, VIEWER
 from client.console.site import Site
-from rainhill.config import OidcConfig
 from rainhill.console.accounts import Accounts
 from rainhill.console.frame import Act, Done, Page, Shown, Visitor
 from rainhill.errors import RefusedError
+from rainhill.listening import OidcConfig
 
 WORDS = {
     VIEWER: "looks, and decides nothing",

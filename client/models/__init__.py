@@ -9,7 +9,7 @@ import client.models as _package
 from client.embedded import EMBEDDED
 from client.models._compute import place
 from client.models._net import Compute, Net
-from rainhill import config, plugins
+from rainhill import plugins, toml
 from rainhill.errors import BaseModelError
 from rainhill.recipe import BaseSection, LoraSection
 from rainhill.weights import PINNED, digest
@@ -23,7 +23,7 @@ def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], fo
     `outputs` maps each output of the task to the base's own output that it starts from; `folder` is where relative paths begin.
     """
     model = plugins.load(_package, base.model, kind="model")
-    options = config.parse(base.options, model, origin=f"[base] model = {base.model!r}")
+    options = toml.parse(base.options, model, origin=f"[base] model = {base.model!r}")
     weights = find_weights(base.weights, folder)
     got = digest(weights)
     if got != base.sha256:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from client.models._net import Net, head_from_base, read_json
-from rainhill.config import Section
 from rainhill.errors import BaseModelError
+from rainhill.toml import Section
 
 
 class Densenet(Section):

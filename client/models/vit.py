@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.models._net import Net, head_from_base, read_json
-from rainhill.config import Section
 from rainhill.errors import BaseModelError
+from rainhill.toml import Section
 
 
 class Vit(Section):

@@ -49,7 +49,8 @@ def privacy(
         raise click.UsageError("--expect HASH goes with --verify")
     with stops_at_once():
         from client.privacy.ledger import Ledger
-        from rainhill.config import SiteConfig, read_toml, state_folder
+        from rainhill.config import SiteConfig, state_folder
+        from rainhill.toml import read_toml
 
     config = read_toml(site_file, SiteConfig)
     folder = state_folder(site_file, config)

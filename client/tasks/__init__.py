@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import client.tasks as _package
 from client.data.cohort import Cohort
-from rainhill import config, plugins
+from rainhill import plugins, toml
 from rainhill.adapter import Array
 from rainhill.recipe import TaskSection
 
@@ -39,5 +39,5 @@ class Task(Protocol):
 
 def from_section(section: TaskSection) -> Task:
     task = plugins.load(_package, section.name, kind="task")
-    parsed: Task = config.parse(section.options, task, origin=f"[task] name = {section.name!r}")
+    parsed: Task = toml.parse(section.options, task, origin=f"[task] name = {section.name!r}")
     return parsed

@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from client.data.cohort import Cohort
 from rainhill.adapter import Array
-from rainhill.config import Section
+from rainhill.toml import Section
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from rainhill.errors import CredentialError, RefusedError
 from rainhill.files import alone, read_private, write_whole
+from rainhill.listening import ConsoleConfig
 from rainhill.text import did_you_mean
 
 SHORTEST, LONGEST = 12, 200
@@ -45,6 +46,10 @@ class Accounts:
             return {one["name"]: Account(**one) for one in json.loads(read_private(self.path))}
         except (ValueError, TypeError, KeyError) as error:
             raise CredentialError(f"{self.path}: is no list of accounts: {error}") from error
+
+    def let_anybody_in(self, where: ConsoleConfig) -> bool:
+        """Whether there is a console to serve: it has a port, and somebody may sign in."""
+        return where.port != 0 and (where.oidc is not None or self.path.exists())
 
     def role_of(self, name: str) -> str:
         """RefusedError where there is no such account, with the nearest name."""

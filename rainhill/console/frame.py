@@ -7,8 +7,8 @@ from typing import Any
 
 import jinja2
 
-from rainhill.config import ConsoleConfig
 from rainhill.console.accounts import Accounts
+from rainhill.listening import ConsoleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

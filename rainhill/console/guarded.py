@@ -7,7 +7,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rainhill.config import LOOPBACK_HOSTS
+from rainhill.listening import LOOPBACK_HOSTS
 
 MOST_BYTES = 64 * 1024
 """Of a form."""

@@ -13,10 +13,10 @@ import httpx
 from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
-from rainhill.config import OidcConfig
 from rainhill.console.frame import Console, Visitor
 from rainhill.errors import CredentialError
 from rainhill.files import read_private
+from rainhill.listening import OidcConfig
 from rainhill.text import one_line
 
 WITHIN_S, KEPT_S, LEEWAY_S = 10.0, 3600.0, 60

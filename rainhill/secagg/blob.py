@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from rainhill.config import Section
 from rainhill.errors import ProtocolError
 from rainhill.messages import SiteId
 from rainhill.secagg.quantise import Words
 from rainhill.secagg.terms import Terms
+from rainhill.toml import Section
 
 VERSION = 1
 _HEADER = "rainhill-secagg"

@@ -9,12 +9,12 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from rainhill.config import Section
 from rainhill.errors import ProtocolError, RefusedError
 from rainhill.messages import SiteId
 from rainhill.secagg import graph, refusals
 from rainhill.secagg.layout import Layout
 from rainhill.secagg.quantise import Quantiser, Ring, smallest_ring
+from rainhill.toml import Section
 
 COMPLETE_UP_TO = 100
 """Sites. Beyond, the sparse graph is worth its assumption."""

@@ -11,5 +11,4 @@ def accounts_of(home: Home) -> Accounts:
 
 def wanted(home: Home) -> bool:
     """Whether there is a console to serve: it has a port, and somebody may sign in."""
-    where = home.config.console
-    return where.port != 0 and (where.oidc is not None or accounts_of(home).path.exists())
+    return accounts_of(home).let_anybody_in(home.config.console)

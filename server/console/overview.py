@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 from rainhill.console.frame import Shown, Visitor
 from rainhill.errors import RainhillError
+from rainhill.text import counted
 from server.chain import days_left
 from server.console.contact import Line, line_of
 from server.console.sources import Sources
-from server.console.words import ago, counted, lasting
+from server.console.words import ago, lasting
 from server.home import WARN_DAYS, Home, checked
 from server.listing import RunLine
 from server.registry import Site

@@ -23,10 +23,6 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{lasting((now - moment).total_seconds())} ago"
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def size(count: float) -> str:
     """Of bytes."""
     for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

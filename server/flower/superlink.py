@@ -21,8 +21,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rainhill import logs
-from rainhill.config import Section, parse
 from rainhill.supervise import end_with_parent
+from rainhill.toml import Section, parse
 from server.flower.few import App, Few, Receive, Scope, Send, whole
 
 log = logging.getLogger("server.flower.superlink")

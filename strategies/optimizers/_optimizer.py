@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rainhill.adapter import Adapter, Array
-from rainhill.config import Section
 from rainhill.messages import LocalRule, SiteId, Update
+from rainhill.toml import Section
 from strategies._rule import Move
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from rainhill.adapter import Adapter, Array
-from rainhill.config import Section
 from rainhill.messages import LocalRule, SiteId
 from rainhill.recipe import RoundsSection
+from rainhill.toml import Section
 from strategies._rule import Move
 
 After = Literal["dual", "ditto", "nothing"]

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from rainhill.adapter import A_SUFFIX, B_SUFFIX, CORE_SUFFIX, Adapter, Array, Pair, factor
-from rainhill.config import Section
+from rainhill.toml import Section
 from strategies._factors import difference, effective, gram
 from strategies._rule import Move
 from strategies.flexlora import refill

@@ -16,12 +16,12 @@ from client.workbench import first_adapter, open_bench
 from rainhill import signed
 from rainhill.adapter import Adapter
 from rainhill.address import Address
-from rainhill.config import parse, read_toml
 from rainhill.enrolment import BUNDLE, Bundle, BundledBase
 from rainhill.files import write_whole
 from rainhill.messages import LocalRule, Plan, Update
 from rainhill.offer import Offer, sealed_offer
 from rainhill.recipe import Recipe
+from rainhill.toml import parse, read_toml
 from strategies import State, from_recipe
 from tests.conftest import write_hospital
 

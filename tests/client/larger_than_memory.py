@@ -18,8 +18,9 @@ from client.models import digest
 from client.training import features, lora
 from client.training.fit import fit
 from client.training.prefix import PrefixCache
-from rainhill.config import SiteConfig, read_toml
+from rainhill.config import SiteConfig
 from rainhill.recipe import AugmentationSection, BaseSection, FitSection, LoraSection, TaskSection
+from rainhill.toml import read_toml
 
 VIEWS = AugmentationSection(views=2)
 

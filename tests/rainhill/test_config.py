@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from client.tasks.findings import Findings
-from rainhill.config import SiteConfig, parse, read_toml
+from rainhill.config import SiteConfig
 from rainhill.errors import ConfigError
 from rainhill.recipe import Recipe, read_recipe
+from rainhill.toml import parse, read_toml
 
 
 def refused(path: Path, text: str, model: type = SiteConfig) -> str:

@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Page as Tab
 
 from client.identity import Identity, new_identity
-from rainhill.config import MetricsConfig
 from rainhill.enrolment import SiteRequest
 from rainhill.exposed import exposing
+from rainhill.listening import MetricsConfig
 from rainhill.messages import RoundRecord
 from rainhill.supervise import Child
 from server.console import OPERATOR, VIEWER
@@ -31,7 +31,7 @@ from server.metrics import coordinator_metrics
 from server.registry import Registry
 from server.runs import Runs
 from server.tables import RECEIVED
-from tests.browser import PASSWORD, PHONE, axe, browser, overflow, page, port, served, sign_in
+from tests.browser import PASSWORD, PHONE, axe, browser, overflow, page, served, sign_in
 from tests.server.conftest import free_port
 from tests.server.offers import enrol, offer, recipe, sealed
 from tests.server.peers import Coordinator, node, until
@@ -50,7 +50,7 @@ class World:
         self.coordinator.start()
         home = self.coordinator.home
         self.metrics_port = free_port()
-        about = {"metrics": {"port": self.metrics_port}, "console": {"port": port()}, "title": "North West imaging"}
+        about = {"metrics": {"port": self.metrics_port}, "console": {"port": free_port()}, "title": "North West imaging"}
         config = CoordinatorConfig.model_validate(home.config.model_dump() | about)
         self.home = replace(home, config=config)
         for name, role in (("ada", OPERATOR), ("vic", VIEWER)):
@@ -275,7 +275,7 @@ def test_every_page_is_for_everybody(origin: str, page: Tab) -> None:
 
 
 def test_that_the_superlink_does_not_answer_is_said_plainly(world: World, page: Tab) -> None:
-    about = world.home.config.model_dump() | {"console": {"port": port()}, "metrics": {"port": 0}}
+    about = world.home.config.model_dump() | {"console": {"port": free_port()}, "metrics": {"port": 0}}
     about["address"]["private_port"] = free_port()
     with served(console_of(replace(world.home, config=CoordinatorConfig.model_validate(about)))) as origin:
         sign_in(page, origin, "vic")

@@ -16,11 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from client.identity import new_identity
 from rainhill import wire
 from rainhill.adapter import Adapter
-from rainhill.config import MetricsConfig, parse
 from rainhill.errors import ConfigError, CredentialError, DatabaseError, ProtocolError
 from rainhill.exposed import WITHIN_S, Exposed, Part, Seen, exposing
+from rainhill.listening import MetricsConfig
 from rainhill.messages import UNTOLD, Plan, Update
 from rainhill.supervise import Child
+from rainhill.toml import parse
 from server.database import Database
 from server.flower.link import Link, admit_only
 from server.flower.presence import presence, refused_calls

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from client.data.pixels import read_image
-from rainhill.config import read_toml
+from rainhill.toml import read_toml
 from sites import dicom_file, phantom, shift
 from sites.consortium import HERE
 from sites.films import PIXELS, as_read

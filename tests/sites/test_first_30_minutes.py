@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from perf.new_site import lines_of
-from rainhill.config import PolicyConfig, SiteConfig, parse
+from rainhill.config import PolicyConfig, SiteConfig
+from rainhill.toml import parse
 from tests.server.conftest import free_port
 from tests.sites.peers import COMMAND, run
 from tests.sites.phantoms import small

@@ -8,8 +8,8 @@ import pydicom
 import pytest
 
 import sites
-from rainhill.config import parse, read_toml
 from rainhill.errors import ConfigError
+from rainhill.toml import parse, read_toml
 from sites import hospital
 from sites.hospital import HospitalConfig
 from sites.phantom import FINDINGS, labels, render

@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 from client.checks import checks
 from client.home import SiteHome
 from rainhill.adapter import Adapter
-from rainhill.config import SiteConfig, read_toml
+from rainhill.config import SiteConfig
 from rainhill.errors import ConfigError, RainhillError
+from rainhill.toml import read_toml
 from sites import hospital
 from sites._phantom_cli import adapter, phantom
 from sites.consortium import read_sites

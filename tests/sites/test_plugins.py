@@ -54,7 +54,7 @@ import torch
 from safetensors.torch import load_file
 
 from client.models._net import Net
-from rainhill.config import Section
+from rainhill.toml import Section
 
 
 class CoarsePixels(Section):

@@ -7,7 +7,7 @@ from transformers import ViTForImageClassification
 
 import client
 from client.models import digest
-from rainhill.config import read_toml
+from rainhill.toml import read_toml
 from sites import pretrain
 from sites.films import as_read, draw_films
 from sites.hospital import HospitalConfig, draw

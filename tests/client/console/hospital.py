@@ -12,8 +12,9 @@ from client.offers import Offers
 from client.results import Settling
 from client.workshop import Workshop
 from rainhill.messages import Receipt, Update, Waiting
-from tests.browser import PASSWORD, port
+from tests.browser import PASSWORD
 from tests.client.hospital import Asks, asks, join, offers, rewrite
+from tests.server.conftest import free_port
 
 EXTRA = """[privacy]
 epsilon = 8
@@ -30,7 +31,7 @@ PEOPLE = {"grace": "governance", "vic": "viewer", "ada": "admin"}
 
 class World:
     def __init__(self, folder: Path, base: Path, digest: str, text: Callable[..., str]) -> None:
-        self.file = join(folder, base, digest, extra=EXTRA.format(port=port()))
+        self.file = join(folder, base, digest, extra=EXTRA.format(port=free_port()))
         self.home = SiteHome.open(self.file)
         self._folder, self._text = folder, text
         for name, role in PEOPLE.items():

@@ -20,9 +20,10 @@ from client.offers import training_patients
 from client.privacy.events import Members
 from client.privacy.ledger import Ledger
 from rainhill.messages import Refusal
-from tests.browser import PASSWORD, PHONE, axe, browser, overflow, page, port, served, sign_in
+from tests.browser import PASSWORD, PHONE, axe, browser, overflow, page, served, sign_in
 from tests.client.console.hospital import World
 from tests.conftest import write_hospital
+from tests.server.conftest import free_port
 
 __all__ = ["browser", "page"]
 PAGES = ("/", "/asked", "/asked/autumn", "/asked/greedy", "/held", "/left", "/privacy", "/brought")
@@ -310,7 +311,7 @@ def test_what_does_not_hold_is_said_in_one_line_and_hides_nothing_else(world: Wo
 def test_a_site_that_has_joined_nothing_yet_has_a_console_that_says_so(tmp_path: Path, page: Tab) -> None:
     file = write_hospital(tmp_path, "bury", patients=4)
     home = SiteHome.open(file)
-    home = replace(home, config=home.config.model_copy(update={"console": home.config.console.model_copy(update={"port": port()})}))
+    home = replace(home, config=home.config.model_copy(update={"console": home.config.console.model_copy(update={"port": free_port()})}))
     accounts_of(home).add("grace", role="governance", password=PASSWORD)
     with served(console_of(home)) as address:
         sign_in(page, address, "grace")

@@ -10,8 +10,9 @@ from PIL import Image
 from client.data import cohort as cohorts
 from client.data import store
 from client.data.cohort import Cohort, concatenate, read, resplit
-from rainhill.config import SiteConfig, SplitConfig, read_toml
+from rainhill.config import SiteConfig, SplitConfig
 from rainhill.errors import ConfigError, DataError
+from rainhill.toml import read_toml
 
 PROJECT = Path(__file__).parents[3]
 CXR = PROJECT.parent / "shared/data/cxr"

@@ -11,9 +11,10 @@ from client.privacy.accountant import Phase, combined, epsilon
 from client.privacy.events import Charged, Members
 from client.privacy.guard import admit
 from client.privacy.statement import Snapshot
-from rainhill.config import PrivacyConfig, parse
+from rainhill.config import PrivacyConfig
 from rainhill.errors import ConfigError, RefusedError
 from rainhill.recipe import PrivacySection, Recipe
+from rainhill.toml import parse
 
 DELTA = 1e-5
 ANN, BEN = "a" * 16, "b" * 16

@@ -17,13 +17,15 @@ import pytest
 from joserfc import jwk, jwt
 from playwright.sync_api import Page as Tab
 
-from rainhill.config import ConsoleConfig, OidcConfig, parse
 from rainhill.console.accounts import Accounts
 from rainhill.console.frame import Console, Page, Shown
 from rainhill.console.oidc import Elsewhere
 from rainhill.errors import ConfigError, CredentialError
 from rainhill.files import write_whole
-from tests.browser import browser, page, port, served
+from rainhill.listening import ConsoleConfig, OidcConfig
+from rainhill.toml import parse
+from tests.browser import browser, page, served
+from tests.server.conftest import free_port
 from tests.sites.peers import until
 
 __all__ = ["browser", "page"]
@@ -35,7 +37,7 @@ TEMPLATE = '{% extends "frame.html.j2" %}{% block main %}<p>here</p>{% endblock 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
     """The issuer's URL. Everybody has an account there."""
-    at = port()
+    at = free_port()
     command = [str(Path(sys.executable).parent / "oidc-provider-mock"), "--port", str(at), "--require-nonce", "true"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         issuer = f"http://localhost:{at}"
@@ -61,7 +63,7 @@ def console_of(folder: Path, issuer: str, **how: Any) -> Console:
         kind="coordinator",
         name="test",
         title="Test",
-        config=ConsoleConfig(port=port(), oidc=oidc),
+        config=ConsoleConfig(port=free_port(), oidc=oidc),
         folder=folder,
         accounts=Accounts(path=folder / "accounts.json", roles=("viewer", "operator")),
         templates=jinja2.DictLoader({"here.html.j2": TEMPLATE}),
@@ -123,7 +125,7 @@ def test_who_is_turned_away_there_is_told_so(tmp_path: Path, provider: str) -> N
 
 
 def test_an_issuer_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    with served(console_of(tmp_path, f"http://localhost:{port()}")) as origin:
+    with served(console_of(tmp_path, f"http://localhost:{free_port()}")) as origin:
         answer = httpx.get(f"{origin}/login/elsewhere")
     assert answer.status_code == 502 and "cannot be asked who you are" in answer.text
 

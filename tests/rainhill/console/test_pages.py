@@ -10,14 +10,15 @@ import jinja2
 import pytest
 from playwright.sync_api import Page as Tab
 
-from rainhill.config import ConsoleConfig
 from rainhill.console.accounts import Accounts
 from rainhill.console.door import Door
 from rainhill.console.frame import Act, Console, Done, Page, Shown, Visitor
 from rainhill.console.sessions import IDLE_S, LONGEST_S, Sessions
 from rainhill.console.throttle import Throttle
 from rainhill.errors import RefusedError
-from tests.browser import PASSWORD, PHONE, axe, browser, overflow, page, port, served, sign_in
+from rainhill.listening import ConsoleConfig
+from tests.browser import PASSWORD, PHONE, axe, browser, overflow, page, served, sign_in
+from tests.server.conftest import free_port
 
 __all__ = ["browser", "page"]
 
@@ -51,7 +52,7 @@ class World:
             kind="coordinator",
             name="test",
             title="Test & co",
-            config=ConsoleConfig(port=port()),
+            config=ConsoleConfig(port=free_port()),
             folder=folder,
             accounts=self.accounts,
             templates=jinja2.DictLoader(TEMPLATES),
