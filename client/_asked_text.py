@@ -7,10 +7,11 @@ from typing import Any
 from client.asked import Asked, Leaves
 from client.chain import Event
 from client.egress import HeldUpdate
-from client.journal import Approved, Declined, Held, Left, Offered, Opened, Paused, Released, Resumed, Said, Withheld
+from client.journal import Approved, Declined, Held, Left, Offered, Opened, OutcomeTold, Paused, Released, Resumed, Said, Withheld
 from client.privacy.statement import Claim
 from client.privacy.what_if import Cost
 from rainhill.text import one_line
+from rainhill.told import ARMS
 
 WIDTH = 110
 LABEL = 15
@@ -145,7 +146,7 @@ def outcome_text(one: Mapping[str, Any]) -> str:
 def _outcome(one: Mapping[str, Any]) -> Iterator[str]:
     interval = f"{100 * one['confidence']:g} % interval"
     yield f"Run {one['run']}: mean AUROC over findings, {interval}, on {one['patients']} patients of the site's {one['held_out']} part"
-    for arm, words in (("base", "the base model"), ("shared", "with the shared adapter"), ("private", "with the site's own part too")):
+    for arm, words in ARMS.items():
         gain = one["gain"].get(arm)
         more = f", {_measured(gain, signed=True)} over the base" if gain else ""
         yield f"  {words:30} {_measured(one['auroc'][arm])}{more}"
@@ -188,6 +189,9 @@ def told_of(event: Event) -> str:
             )
         case Said():
             return f"{event.run} round {event.round}: said instead of an update: {event.reason}"
+        case OutcomeTold():
+            levels = "; ".join(f"{words}: AUROC {getattr(event.outcome.auroc, arm) or 'not measured'}" for arm, words in ARMS.items())
+            return f"{event.run}: what it came to was told to {event.to}: {levels}"
         case Held():
             return f"{event.run} round {event.round}: update {event.update[:12]} is held"
         case Released():

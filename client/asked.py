@@ -14,6 +14,7 @@ from client.offers import Offers, leaving, refusals, training_patients
 from client.privacy.ledger import Ledger
 from client.privacy.statement import Snapshot
 from client.privacy.what_if import WhatIf, what_if
+from rainhill.config import PrivacyConfig
 from rainhill.difference import Change, recipe_changes
 from rainhill.errors import RainhillError, RefusedError
 from rainhill.offer import Offer
@@ -158,7 +159,12 @@ BYTES = {"float32": 4, "bf16": 2, "int8": 1, "top_k": 8}
 
 
 def _numbers(home: SiteHome) -> str:
-    privacy = home.config.privacy
+    later = f"; at the end what it came to here: AUROC of three models on at least {home.config.least_patients} held-out patients"
+    return _beside(home.config.privacy) + (later if home.config.policy.tell_outcome else "")
+
+
+def _beside(privacy: PrivacyConfig | None) -> str:
+    """Of the numbers beside an update."""
     if privacy is None:
         return "how many patients it trained on, its loss, and its AUROC on its validation patients"
     told = f"{privacy.declared_patients} as its number of patients" if privacy.declared_patients else "no number of patients"

@@ -12,9 +12,8 @@ from client.egress import Door, digest, left
 from client.home import SiteHome
 from client.journal import Approved, Journal
 from client.offers import Offers, masker_of
-from client.results import received
+from client.results import FindOut, Results
 from client.secure import MASKED, respond
-from client.trainer import Trainer
 from rainhill import wire
 from rainhill.errors import RainhillError, RefusedError
 from rainhill.messages import UNTOLD, Plan, Receipt, Refusal, SecureMessage, Update, Waiting
@@ -38,6 +37,7 @@ class Desk:
     """As the daemon found it; what the site's file says is read anew each time."""
     journal: Journal
     train: Train
+    results: Results
     signing: bytes = field(repr=False)
     """The site's Ed25519 private key."""
     _leaving: threading.Lock = field(default_factory=threading.Lock)
@@ -72,7 +72,7 @@ class Desk:
         sealed, offer = offers.sealed(plan.run), offers.offer(plan.run)
         try:
             if plan.round == offer.recipe.rounds.count + 1:
-                return received(home, self.journal, offer, plan)
+                return self.results.received(offer, plan)
             refuse_beyond(plan, offer)
         except RefusedError as error:
             return door.refused(_refusal(plan, str(error)))
@@ -139,6 +139,7 @@ def _waiting(plan: Plan, reason: str, retry_s: float) -> Waiting:
     return Waiting(run=plan.run, round=plan.round, site=plan.site, reason=reason, retry_s=retry_s)
 
 
-def desk_of(home: SiteHome, trainer: Trainer) -> Desk:
+def desk_of(home: SiteHome, train: Train, find_out: FindOut) -> Desk:
     journal = Journal.open(home.state, site=home.config.name)
-    return Desk(home=home, journal=journal, train=trainer.answer, signing=home.identity().signing)
+    results = Results(home=home, journal=journal, find_out=find_out)
+    return Desk(home=home, journal=journal, train=train, results=results, signing=home.identity().signing)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 import strategies
 from client.chain import Event
 from client.home import SiteHome
-from client.journal import Approved, Held, Journal, Left, Released, Said, Withheld, standing_hold
+from client.journal import Approved, Held, Journal, Left, OutcomeTold, Released, Said, Withheld, standing_hold
 from client.secure import Masker, hidden
 from rainhill import wire
 from rainhill.adapter import Adapter
@@ -27,6 +28,7 @@ from rainhill.messages import Plan, Refusal, SecureMessage, Update, Waiting
 from rainhill.offer import Offer
 from rainhill.recipe import Recipe
 from rainhill.text import one_line
+from rainhill.told import Told
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,18 @@ class Door:
                 }
             )
         )
+
+    def let_out_outcome(self, offer: Offer, outcome: Mapping[str, Any]) -> Told | None:
+        """What a run came to here, as `client.outcome` has described it; None where the site's file does not let it be told."""
+        config = self.home.config
+        if not config.policy.tell_outcome:
+            return None
+        if outcome["patients"] < config.least_patients:
+            log.info("run %s: what it came to is not told: %d patients, at least %d", offer.run, outcome["patients"], config.least_patients)
+            return None
+        told = Told(confidence=outcome["confidence"], auroc=outcome["auroc"], gain=outcome["gain"])
+        self.journal.append(OutcomeTold(run=offer.run, recipe=offer.recipe.sha256, to=offer.consortium, outcome=told))
+        return told
 
     def refused(self, refusal: Refusal) -> Refusal:
         """What a site says in place of an update leaves too."""

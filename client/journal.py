@@ -13,6 +13,7 @@ from rainhill.config import Positive
 from rainhill.enrolment import Line, ShortName, Utc
 from rainhill.offer import RunId
 from rainhill.recipe import Sha256
+from rainhill.told import Told
 
 HELD = "held"
 """Folder beside a journal of updates that wait for a person's word."""
@@ -123,6 +124,17 @@ class Said(Event):
     reason: str
 
 
+class OutcomeTold(Event):
+    """What a run came to here was told, because the site's file says so."""
+
+    kind = "told"
+    run: RunId
+    recipe: Sha256
+    to: ShortName
+    """The consortium."""
+    outcome: Told
+
+
 class Held(Event):
     """An update is finished, and waits for a person."""
 
@@ -176,7 +188,7 @@ Kind = TypeVar("Kind", bound=Event)
 class Journal(Book):
     stem = "journal"
     first = Opened
-    kinds = kinds_of(Opened, Offered, Approved, Declined, Left, Said, Held, Released, Withheld, Paused, Resumed)
+    kinds = kinds_of(Opened, Offered, Approved, Declined, Left, Said, OutcomeTold, Held, Released, Withheld, Paused, Resumed)
     traces = (HELD,)
     lost = (
         "is gone, though {traces} is there, with updates that wait for a person's word in it. With a new one, nobody could tell who "

@@ -13,7 +13,7 @@ from client.flower.node import Node
 from client.home import SiteHome
 from client.metrics import site_metrics
 from client.offers import room
-from client.results import Settling
+from client.results import Results
 from client.status import keep_status
 from client.trainer import Trainer
 from rainhill import logs
@@ -42,8 +42,7 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
     with held(home.lock, f"the daemon of {home.config.name}"):
         stop, contact = stopped_by_signals(), Contact()
         trainer = Trainer(site_file=home.file, json_logs=json_logs)
-        desk = desk_of(home, trainer)
-        settling = Settling(home=home, journal=desk.journal, find_out=trainer.outcome)
+        desk = desk_of(home, trainer.answer, trainer.outcome)
         consortium = bytes.fromhex(bundle.consortium_key)
         app = live_app(
             home.config.name, desk.answer, stand=desk.stand, exchange=desk.exchange, signing=identity.signing, consortium=consortium
@@ -55,10 +54,10 @@ def serve(home: SiteHome, *, json_logs: bool = False) -> None:
         _warn(home)
         node = Node(where, work, stop=stop, contact=contact, memory=home.node, room=partial(room, home, desk.journal))
         with exposing(site_metrics(home, contact, trainer), home.config.metrics):
-            _work(home, node, settling, trainer, stop, json_logs=json_logs)
+            _work(home, node, desk.results, trainer, stop, json_logs=json_logs)
 
 
-def _work(home: SiteHome, node: Node, settling: Settling, trainer: Trainer, stop: threading.Event, *, json_logs: bool) -> None:
+def _work(home: SiteHome, node: Node, results: Results, trainer: Trainer, stop: threading.Event, *, json_logs: bool) -> None:
     keeping = threading.Thread(target=keep_status, args=(home, node.contact, stop), name="status")
     shown = threading.Thread(target=_show, args=(home, stop), kwargs={"json_logs": json_logs}, name="console")
     keeping.start()
@@ -66,7 +65,7 @@ def _work(home: SiteHome, node: Node, settling: Settling, trainer: Trainer, stop
     try:
         # At once, so that what is being trained on is not waited for.
         threading.Thread(target=_close_after, args=(stop, trainer), name="trainer", daemon=True).start()
-        threading.Thread(target=_settle, args=(settling, stop), name="outcomes", daemon=True).start()
+        threading.Thread(target=_settle, args=(results, stop), name="outcomes", daemon=True).start()
         node.run()
     finally:
         stop.set()
@@ -86,11 +85,11 @@ def _show(home: SiteHome, stop: threading.Event, *, json_logs: bool) -> None:
     keep_running(children, stop=stop, meanwhile=look)
 
 
-def _settle(settling: Settling, stop: threading.Event) -> None:
+def _settle(results: Results, stop: threading.Event) -> None:
     """Looks now and then: a run may be over while it is not the site's hours, and the training process may have been ended."""
     while not stop.wait(SETTLE_S):
         try:
-            settling.settle()
+            results.settle()
         except (RainhillError, OSError) as error:
             log.warning("what a run came to waits: %s", error)
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 import strategies
-from client.desk import Desk
+from client.desk import desk_of
 from client.flower.line import Where
 from client.home import SiteHome
-from client.journal import Journal
 from client.offers import Offers, opened
 from rainhill import logs
 from rainhill.adapter import Adapter
@@ -58,7 +57,7 @@ def serve(home: SiteHome, fit: Fit, stop: threading.Event, alone: threading.Lock
     from client.flower.node import Node
 
     identity, bundle = home.identity(), home.bundle()
-    desk = Desk(home=home, journal=Journal.open(home.state, site=home.config.name), train=fit, signing=identity.signing)
+    desk = desk_of(home, fit, lambda *_: {})
     app = live_app(
         home.config.name,
         desk.answer,

@@ -31,6 +31,7 @@ from rainhill.offer import OFFER, Offer, opened_offer, sealed_offer
 from rainhill.recipe import Recipe
 from rainhill.secagg import Advertisement, Layout, Terms, agree, client, server
 from rainhill.stamp import ANSWER, PLAN, stamped, unstamped
+from rainhill.told import Gains, Interval, Levels, Told
 
 KEY, OTHER_KEY = b"\1" * 32, b"\2" * 32
 PUBLIC = signed.public_key(KEY)
@@ -169,6 +170,9 @@ def _updates() -> Iterator[bytes]:
 def _wire_readers() -> Iterator[Reader]:
     updates, refusal = tuple(_updates()), Refusal(run="spring", round=3, site="bury", reason="no patient to train on")
     waiting = wire.answer_to_bytes(Waiting(run="spring", round=3, site="bury", reason="waits for approval", retry_s=30.0))
+    gain = Interval(value=0.05, low=-0.01, high=0.1)
+    told = Told(confidence=0.95, auroc=Levels(base=None, shared=gain, private=gain), gain=Gains(shared=gain, private=None))
+    receipt = wire.answer_to_bytes(Receipt(run="spring", round=3, site="bury", adapter="a" * 64, told=told))
     plans = (wire.plan_to_bytes(PLAN_SENT), wire.plan_to_bytes(PLAN_SENT, version=2))
     answers = (*updates, wire.answer_to_bytes(refusal))
     secure = wire.secure_to_bytes(SecureMessage(run="spring", round=3, site="bury", phase=0, body=b"body"))
@@ -198,14 +202,14 @@ def _wire_readers() -> Iterator[Reader]:
     yield Reader(
         name="wire.live_answer_from_bytes",
         read=_checked(wire.live_answer_from_bytes),
-        messages=(*answers, waiting),
+        messages=(*answers, waiting, receipt),
         another=spoil.alike,
         times=SPARSE,
         kinds={**kinds, "sparse huge": spoil.sparse_huge, "replayed": _REPLAYED, "wrong kind": of_kind(*plans)},
     )
     for name, purpose, read, inner, others in (
         ("stamp.unstamped, a plan", PLAN, wire.plan_from_bytes, plans, (*answers, waiting)),
-        ("stamp.unstamped, an answer", ANSWER, _checked(wire.live_answer_from_bytes), (*answers, waiting), plans),
+        ("stamp.unstamped, an answer", ANSWER, _checked(wire.live_answer_from_bytes), (*answers, waiting, receipt), plans),
     ):
         seal = stamp_as(purpose)
         within = {kind: _in(_unsigned, mutate, seal) for kind, mutate in {**_TENSORS, **_VALUES, "other version": _ANOTHER_VERSION}.items()}

@@ -145,6 +145,9 @@ class PolicyConfig(Section):
     """Whether each update stays until somebody at the site releases it."""
     max_update_norm: Positive | None = None
     """The longest update, in l2 norm over all its tensors, that may leave; any that is finite where not given."""
+    tell_outcome: bool = False
+    """Whether the consortium is told what a run came to here: AUROC of the base, of the shared adapter and of the site's own part, with
+    intervals, on at least `min_patients` held-out patients. That is no differential privacy."""
 
 
 class ComputeConfig(Section):
@@ -208,6 +211,20 @@ class SiteConfig(Section):
                 'set by = "patient", or name a column of the manifest with data.columns.split'
             )
         return self
+
+    @model_validator(mode="after")
+    def _tells_no_number_that_it_withholds(self) -> "SiteConfig":
+        if self.policy.tell_outcome and self.privacy is not None and self.privacy.release != "suppressed":
+            raise ValueError(
+                f"policy.tell_outcome = true with privacy.release = {self.privacy.release!r}: an outcome is told as it is; "
+                'set release = "suppressed", or tell_outcome = false'
+            )
+        return self
+
+    @property
+    def least_patients(self) -> int:
+        """Below so many no number of theirs is told as it is."""
+        return max(self.policy.min_patients, self.privacy.min_patients if self.privacy else 1)
 
 
 def state_folder(site_file: Path, config: SiteConfig) -> Path:

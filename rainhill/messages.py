@@ -7,6 +7,7 @@ from typing import Literal
 
 from rainhill.adapter import Adapter, factor
 from rainhill.compression import Encoding
+from rainhill.told import Told
 
 SiteId = str
 Factor = Literal["A", "B", "R"]
@@ -130,6 +131,8 @@ class Receipt:
     site: SiteId
     adapter: str
     """Fingerprint of what it has."""
+    told: Told | None = None
+    """What the run came to there; None where the site's file does not let it be told, or it could not be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

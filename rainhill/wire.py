@@ -19,6 +19,7 @@ from rainhill.compression import SMALLEST_SHARE, Encoding, pack, unpack
 from rainhill.errors import ProtocolError
 from rainhill.messages import Evaluation, Factor, LocalRule, Plan, Receipt, Refusal, SecureMessage, Update, Waiting
 from rainhill.text import shown
+from rainhill.told import Told
 from rainhill.toml import Section
 from rainhill.versions import VERSION as VERSION
 from rainhill.versions import VERSIONS as VERSIONS
@@ -107,6 +108,7 @@ class _ReceiptHeader(Section):
     round: Count
     site: str
     adapter: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    told: Told | None = None
 
 
 class _SecureHeader(Section):
@@ -186,7 +188,8 @@ def plan_from_bytes(blob: bytes) -> Plan:
 
 def answer_to_bytes(answer: Update | Refusal | Waiting | Receipt, *, version: int = VERSION) -> bytes:
     if isinstance(answer, Receipt):
-        return _to_bytes(_ReceiptHeader(run=answer.run, round=answer.round, site=answer.site, adapter=answer.adapter), {}, version)
+        receipt = _ReceiptHeader(run=answer.run, round=answer.round, site=answer.site, adapter=answer.adapter, told=answer.told)
+        return _to_bytes(receipt, {}, version)
     if isinstance(answer, Waiting):
         waiting = _WaitingHeader(run=answer.run, round=answer.round, site=answer.site, reason=answer.reason, retry_s=answer.retry_s)
         return _to_bytes(waiting, {}, version)
@@ -240,7 +243,7 @@ def live_answer_from_bytes(blob: bytes) -> Update | Refusal | Waiting | Receipt:
     """As `answer_from_bytes`, of a site over the network, which may ask for time, or have what it was brought."""
     if _kind(blob) == "receipt":
         receipt = _bare(blob, _ReceiptHeader)
-        return Receipt(run=receipt.run, round=receipt.round, site=receipt.site, adapter=receipt.adapter)
+        return Receipt(run=receipt.run, round=receipt.round, site=receipt.site, adapter=receipt.adapter, told=receipt.told)
     if _kind(blob) != "waiting":
         return answer_from_bytes(blob)
     waiting = _bare(blob, _WaitingHeader)

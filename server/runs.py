@@ -18,6 +18,7 @@ from rainhill.messages import RoundRecord, SiteId
 from rainhill.offer import Offer
 from rainhill.recipe import Recipe
 from rainhill.text import did_you_mean, one_line
+from rainhill.told import Told
 from server.database import Database
 from server.events import check_reason, note
 from server.registry import site_row
@@ -87,6 +88,8 @@ class Standing:
     """Of the state."""
     delivered: str
     """`RECEIVED` where the site has what the run came to, else why it does not take it; empty while it is yet to be brought."""
+    told: Told | None
+    """What the run came to there, where the site tells it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +145,15 @@ class Runs:
         with self.database.session() as session:
             return tuple(_run(one) for one in session.scalars(wanted.order_by(RunRow.finished)))
 
-    def deliver(self, run: str, site: SiteId, words: str) -> None:
-        """`RECEIVED`, or why the site does not take what the run came to."""
+    def deliver(self, run: str, site: SiteId, words: str, told: Told | None = None) -> None:
+        """`RECEIVED`, or why the site does not take what the run came to; and what that is there, where the site tells it."""
         row = StandingRow
         with self.database.session() as session:
-            change = update(row).where(row.run == run, row.site == site).values(delivered=one_line(words, LONGEST))
+            change = (
+                update(row)
+                .where(row.run == run, row.site == site)
+                .values(delivered=one_line(words, LONGEST), told=told.model_dump_json() if told else "")
+            )
             if _changed(session, change) == 0:
                 raise RefusedError(f"run {run}: site {site!r} is not asked")
 
@@ -250,7 +257,11 @@ def _refuse_too_late(session: Session, run: Run, now: datetime) -> None:
 
 
 def _standing(row: StandingRow) -> Standing:
-    return Standing(site=row.site, state=row.state, reason=row.reason, since=row.since, delivered=row.delivered)
+    try:
+        told = Told.model_validate_json(row.told) if row.told else None
+    except ValidationError as error:
+        raise DatabaseError(f"run {row.run}: what is kept of its outcome at {row.site} is none") from error
+    return Standing(site=row.site, state=row.state, reason=row.reason, since=row.since, delivered=row.delivered, told=told)
 
 
 def _row(session: Session, name: str) -> RunRow:

@@ -117,6 +117,8 @@ class StandingRow(Base):
     """Of the state."""
     delivered: Mapped[str] = mapped_column(Text, default="")
     """`RECEIVED` where the site has what the run came to, else why it does not take it; empty while it is yet to be brought."""
+    told: Mapped[str] = mapped_column(Text, default="")
+    """What the run came to there, as JSON of `rainhill.told.Told`; empty where the site does not tell it."""
 
 
 class RoundRow(Base):

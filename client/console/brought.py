@@ -1,37 +1,18 @@
-"""What runs came to at this site, measured on its own patients that no fit has seen. Nothing of it leaves."""
+"""What runs came to at this site, measured on its own patients that no fit has seen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from client.console import PER_PAGE
-from client.console.drawn import Whisker, whiskers
 from client.console.site import Site, found
 from client.home import OUTCOME, outcomes
 from client.journal import Offered
 from client.privacy.statement import Snapshot
+from rainhill.console.arms import KINDS, Arm, arms_of
 from rainhill.console.frame import Page, Shown, Visitor
 from rainhill.errors import DataError
-
-ARMS = {"base": "the base model alone", "shared": "with the shared adapter", "private": "with the site's own part too"}
-Verdict = Literal["better", "not distinguishable", "worse", "not measured"]
-KINDS: dict[Verdict, str] = {"better": "good", "not distinguishable": "", "worse": "bad", "not measured": ""}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    words: str
-    auroc: Mapping[str, float] | None
-    gain: Mapping[str, float] | None
-    """Over the base; None of the base itself, and where it cannot be measured."""
-    at: Whisker | None
-    gained: Whisker | None
-    verdict: Verdict | None
-    """None of the base."""
-
-    @property
-    def kind(self) -> str:
-        return KINDS[self.verdict] if self.verdict else ""
+from rainhill.told import Told, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +40,13 @@ class Brought:
 def pages(site: Site) -> list[Page]:
     def all_brought(visitor: Visitor, asked: Mapping[str, str]) -> Shown:  # noqa: ARG001 - as all pages are called
         known = found(lambda: brought(site))
-        about = {"brought": (known.value or [])[:PER_PAGE], "more": max(len(known.value or []) - PER_PAGE, 0), "trouble": known.problem}
+        every = known.value or []
+        about = {
+            "brought": every[:PER_PAGE],
+            "more": max(len(every) - PER_PAGE, 0),
+            "trouble": known.problem,
+            "tells": site.home.again().config.policy.tell_outcome,
+        }
         return site.page("brought.html.j2", "What it brought", about)
 
     return [Page(path="/brought", show=all_brought, menu="What it brought")]
@@ -77,36 +64,13 @@ def brought(site: Site) -> list[Brought]:
 
 
 def _brought(one: Mapping[str, Any]) -> Brought:
-    auroc, gain = one["auroc"], one["gain"]
-    at = whiskers([auroc.get(arm) for arm in ARMS])
-    gained = whiskers([gain.get(arm) for arm in ARMS], about_zero=True)
-    arms = tuple(
-        Arm(
-            words=words,
-            auroc=auroc.get(arm),
-            gain=gain.get(arm),
-            at=at[number],
-            gained=gained[number],
-            verdict=None if arm == "base" else verdict(gain.get(arm)),
-        )
-        for number, (arm, words) in enumerate(ARMS.items())
-    )
     return Brought(
         run=one["run"],
         patients=one["patients"],
         held_out=one["held_out"],
         confidence=one["confidence"],
-        arms=arms,
+        arms=arms_of(Told(confidence=one["confidence"], auroc=one["auroc"], gain=one["gain"])),
         private_steps=one["private_steps"],
         left_out=tuple(one["left_out"]),
         adapter=one["adapter"],
     )
-
-
-def verdict(gain: Mapping[str, float] | None) -> Verdict:
-    """An interval that touches 0 tells of no difference."""
-    if gain is None:
-        return "not measured"
-    if gain["low"] > 0:
-        return "better"
-    return "worse" if gain["high"] < 0 else "not distinguishable"

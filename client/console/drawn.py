@@ -1,7 +1,7 @@
 """Plots as data: where each line, tick and word of them lies, in units of the picture. The templates write them as SVG."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -14,8 +14,6 @@ ROOM = 1.1
 """The field is so much higher than what is in it."""
 CHARACTER = 6.6
 """Of a run's name, at most, in width."""
-BAR, MARGIN = 180.0, 8.0
-"""Width of an interval's picture, and what stays free of it at both ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +44,6 @@ class Curve:
     """Of the vertical axis, and of the horizontal."""
     along: tuple[Tick, ...]
     bands: tuple[Band, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Whisker:
-    """A value with its interval, on a line that others share."""
-
-    low: float
-    value: float
-    high: float
-    zero: float | None
-    """Where nothing would be gained or lost; None where that is not on the line."""
 
 
 def curve(points: Sequence[Point], limit: float | None) -> Curve:
@@ -102,21 +89,3 @@ def steps(top: float) -> list[float]:
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
     return [round(step * number, 10) for number in range(int(top / step) + 1)]
-
-
-def whiskers(intervals: Sequence[Mapping[str, float] | None], *, about_zero: bool = False) -> list[Whisker | None]:
-    """On one line for all of them, so that they can be compared; None where nothing could be measured."""
-    known = [one for one in intervals if one is not None]
-    edges = [one[key] for one in known for key in ("low", "high")] + ([0.0] if about_zero else [])
-    low, high = min(edges, default=0.0), max(edges, default=1.0)
-    span = (high - low) or 1.0
-
-    def at(value: float) -> float:
-        return round(MARGIN + (BAR - 2 * MARGIN) * (value - low) / span, 1)
-
-    return [
-        Whisker(low=at(one["low"]), value=at(one["value"]), high=at(one["high"]), zero=at(0.0) if about_zero else None)
-        if one is not None
-        else None
-        for one in intervals
-    ]

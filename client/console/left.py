@@ -8,7 +8,7 @@ from client.chain import Entry, Event
 from client.console import PER_PAGE
 from client.console.held import values
 from client.console.site import Site, found, number_of, plain
-from client.journal import Approved, Left, Offered, Released, Said
+from client.journal import Approved, Left, Offered, OutcomeTold, Released, Said
 from client.privacy import budget
 from client.privacy.events import Charged
 from client.privacy.statement import Claim, Snapshot, claim
@@ -26,14 +26,15 @@ class Gone:
     seq: int
     """Of its entry in the journal."""
     at: datetime
-    event: Left | Said
+    event: Left | OutcomeTold | Said
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """All that can be told of one update that left."""
 
-    gone: Gone
+    left: Left
+    at: datetime
     entry: Entry
     offered: Offered | None
     approved: Approved | None
@@ -58,7 +59,7 @@ def pages(site: Site) -> list[Page]:
     def one(visitor: Visitor, asked: Mapping[str, str]) -> Shown:  # noqa: ARG001
         seq = number_of(asked, "seq", least=1, most=LAST)
         known = record(site, seq)
-        title = f"Record of what left: run {known.gone.event.run}, round {known.gone.event.round}"
+        title = f"Record of what left: run {known.left.run}, round {known.left.round}"
         ledger = found(site.ledger)
         return site.page(
             "left_one.html.j2", title, {"record": known, "told": ledger.value is not None, "site": site.home.config, "plain": plain}
@@ -72,7 +73,7 @@ def gone(journal: Snapshot, before: int = LAST) -> list[Gone]:
     return [
         Gone(seq=entry.seq, at=datetime.fromisoformat(entry.time), event=event)
         for entry, event in zip(reversed(journal.entries), reversed(journal.parsed), strict=True)
-        if isinstance(event, Left | Said) and entry.seq < before
+        if isinstance(event, Left | OutcomeTold | Said) and entry.seq < before
     ]
 
 
@@ -88,7 +89,8 @@ def record(site: Site, seq: int) -> Record:
     released = [told for _, told in earlier if isinstance(told, Released) and told.update == event.update]
     ledger = found(site.ledger).value or Snapshot()
     return Record(
-        gone=Gone(seq=seq, at=datetime.fromisoformat(entry.time), event=event),
+        left=event,
+        at=datetime.fromisoformat(entry.time),
         entry=entry,
         offered=next((told for _, told in earlier if isinstance(told, Offered) and told.run == event.run), None),
         approved=approved[-1][1] if approved else None,

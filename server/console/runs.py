@@ -8,6 +8,7 @@ from typing import Any
 
 import tomli_w
 
+from rainhill.console.arms import arms_of
 from rainhill.console.frame import Shown, Visitor
 from rainhill.difference import recipe_changes
 from rainhill.errors import RefusedError
@@ -64,6 +65,8 @@ def run(sources: Sources, visitor: Visitor, asked: Mapping[str, str]) -> Shown: 
         "recipe": recipe,
         "active": one.state in ACTIVE,
         "parts": parts,
+        "told": {name: arms_of(part.standing.told) for name, part in parts.items() if part.standing.told},
+        "confidences": {name: part.standing.told.confidence for name, part in parts.items() if part.standing.told},
         "approved": sum(part.standing.state == "approved" for part in parts.values()),
         "done": len(rounds),
         "rounds": shown,

@@ -197,7 +197,7 @@ class Conductor:
             members, plans = self._members(), self._last_plans(undelivered)
             for answer in deliver_live(grid, members, plans, key=self.key, deadline_s=DELIVER_S, meanwhile=self._look):
                 if isinstance(answer, Receipt):
-                    self.runs.deliver(self.offer.run, answer.site, RECEIVED)
+                    self.runs.deliver(self.offer.run, answer.site, RECEIVED, answer.told)
                 elif answer.site not in members:
                     self.runs.deliver(self.offer.run, answer.site, "was revoked")
                 else:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.desk import Desk
+from client.desk import desk_of
 from client.home import SiteHome
-from client.journal import Journal, Left, Said
+from client.journal import Left, Said
 from client.policy import opens_in_s
 from rainhill import signed, wire
 from rainhill.adapter import Adapter
@@ -39,9 +39,8 @@ class Site:
 
     def __post_init__(self) -> None:
         home = SiteHome.open(self.file)
-        journal = Journal.open(home.state, site="bury")
         # As it was when the daemon began: what the file says afterwards it has to find out itself.
-        self.desk = Desk(home=home, journal=journal, train=self.train, signing=home.identity().signing)
+        self.desk = desk_of(home, self.train, lambda *_: {})
 
     def train(self, sealed: bytes, plan: Plan) -> Update | Refusal:
         offer = opened_offer(sealed, consortium="north_west", public=signed.public_key(KEY))

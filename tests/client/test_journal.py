@@ -17,6 +17,7 @@ from client.journal import (
     Left,
     Offered,
     Opened,
+    OutcomeTold,
     Paused,
     Released,
     Resumed,
@@ -29,6 +30,7 @@ from client.journal import (
 )
 from client.privacy.ledger import Ledger
 from rainhill.errors import LedgerError
+from rainhill.told import Gains, Interval, Levels, Told
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -84,6 +86,8 @@ def hold(kind, number=1, run="spring", update="update"):
     return kind(run=run, round=number, update=sha(update), **told)
 
 
+GAIN = Interval(value=0.05, low=-0.01, high=0.1)
+OUTCOME = Told(confidence=0.95, auroc=Levels(base=None, shared=GAIN, private=GAIN), gain=Gains(shared=GAIN, private=None))
 EVERY = [
     Opened(site="aintree"),
     offered(),
@@ -91,6 +95,7 @@ EVERY = [
     declined(),
     left(),
     Said(run="../spring\n", round=-1, reason="run ../spring was never offered\nto this site"),
+    OutcomeTold(run="spring", recipe=sha("chest"), to="mersey", outcome=OUTCOME),
     hold(Held),
     hold(Released),
     hold(Withheld),

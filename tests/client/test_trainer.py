@@ -158,7 +158,7 @@ def test_a_process_that_is_killed_three_times_is_given_up_and_the_coordinator_to
     try:
         with pytest.raises(TrainerError, match="the training process ended 3 times in round 1, the last time by signal SIGKILL"):
             trainer.answer(plain.sealed(), plain.plan())
-        desk = desk_of(at.home, trainer)
+        desk = desk_of(at.home, trainer.answer, trainer.outcome)
         refusal = _answered("bury", desk.answer, plain.plan())
     finally:
         stop.set()

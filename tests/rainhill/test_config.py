@@ -87,3 +87,12 @@ def test_the_sha256_of_a_recipe_is_of_what_it_says_not_how(recipe_file: Path, tm
 def test_under_privacy_a_site_deals_patients_one_by_one_or_brings_a_split(tmp_path: Path, data: str) -> None:
     (tmp_path / "a.toml").write_text(f'name = "a"\n[privacy]\nepsilon = 3\n[data]\nmanifest = "m"\n{data}\n')
     assert read_toml(tmp_path / "a.toml", SiteConfig).privacy is not None
+
+
+def test_a_site_tells_no_outcome_where_it_withholds_its_numbers(tmp_path: Path) -> None:
+    text = 'name = "a"\n[policy]\ntell_outcome = true\n[privacy]\nepsilon = 3\nrelease = "{}"\n'
+    for release in ("withheld", "noised"):
+        said = refused(tmp_path / "a.toml", text.format(release), SiteConfig)
+        assert f"policy.tell_outcome = true with privacy.release = '{release}'" in said
+    (tmp_path / "a.toml").write_text(text.format("suppressed"))
+    assert read_toml(tmp_path / "a.toml", SiteConfig).policy.tell_outcome

@@ -20,6 +20,7 @@ from rainhill.enrolment import SiteRequest
 from rainhill.messages import Plan, Receipt, Refusal, Update, Waiting
 from rainhill.offer import opened_offer
 from rainhill.standing import Standing, State, sealed_standing
+from rainhill.told import Gains, Interval, Levels, Told
 from server.asking import new_offer
 from server.database import Database
 from server.flower import conduct, live
@@ -52,6 +53,7 @@ class Hospital:
         self.received: dict[str, Adapter] = {}
         self.before: Callable[[Plan], None] = lambda _: None
         self.masker: Masker | None = None
+        self.told: Told | None = None
 
     def stand(self, sealed: bytes, number: int, nonce: bytes) -> bytes:
         offer = opened_offer(sealed, consortium="north_west", public=signed.Envelope.from_bytes(sealed).key)
@@ -61,7 +63,7 @@ class Hospital:
     def answer(self, plan: Plan) -> Update | Refusal | Waiting | Receipt:
         if plan.round > 3:
             self.received[plan.run] = plan.adapter
-            return Receipt(run=plan.run, round=plan.round, site=self.name, adapter=plan.adapter.fingerprint())
+            return Receipt(run=plan.run, round=plan.round, site=self.name, adapter=plan.adapter.fingerprint(), told=self.told)
         self.asked.append(plan.round)
         self.before(plan)
         delta = Adapter({name: np.full_like(array, self.move * plan.round) for name, array in plan.adapter.items()})
@@ -165,6 +167,8 @@ def test_a_run_is_offered_approved_conducted_and_its_result_brought_to_every_sit
     both = world.hospitals()
     for one in both.values():
         one.state = "pending"
+    gain = Interval(value=0.05, low=-0.01, high=0.1)
+    both["bury"].told = Told(confidence=0.95, auroc=Levels(base=None, shared=gain, private=gain), gain=Gains(shared=gain, private=None))
     world.offer("spring")
     with world.at(*both.values()), world.conducted("spring") as thread:
         assert until(lambda: {one.state for one in world.runs.standings("spring").values()} == {"pending"})
@@ -180,6 +184,7 @@ def test_a_run_is_offered_approved_conducted_and_its_result_brought_to_every_sit
     assert close(result, expected(both))
     assert {one.delivered for one in world.runs.standings("spring").values()} == {RECEIVED}
     assert all(one.received["spring"] == result for one in both.values())
+    assert {name: one.told for name, one in world.runs.standings("spring").items()} == {name: one.told for name, one in both.items()}
 
 
 def test_a_site_that_refuses_is_left_out_by_name_and_the_run_goes_on(world: World) -> None:

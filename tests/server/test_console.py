@@ -15,6 +15,7 @@ from rainhill.exposed import exposing
 from rainhill.listening import MetricsConfig
 from rainhill.messages import RoundRecord
 from rainhill.supervise import Child
+from rainhill.told import Gains, Interval, Levels, Told
 from server.console import OPERATOR, VIEWER
 from server.console.accounts import accounts_of
 from server.console.contact import line_of
@@ -39,6 +40,15 @@ from tests.server.peers import Coordinator, node, until
 __all__ = ["browser", "page"]
 
 ASKED = ("bury", "oldham", "wirral")
+TOLD = Told(
+    confidence=0.95,
+    auroc=Levels(
+        base=Interval(value=0.71, low=0.66, high=0.76),
+        shared=Interval(value=0.80, low=0.75, high=0.84),
+        private=Interval(value=0.83, low=0.79, high=0.87),
+    ),
+    gain=Gains(shared=Interval(value=0.09, low=-0.01, high=0.13), private=Interval(value=0.12, low=0.06, high=0.16)),
+)
 PAGES = ("/", "/sites", "/sites/bury", "/sites/wigan", "/runs", "/runs/spring-2", "/runs/winter-1", "/runs/spring-2/rounds/60", "/log")
 
 
@@ -90,7 +100,7 @@ class World:
         for done in range(1, 4):
             self.runs.record("winter-1", _record(done), adapter="3" * 64)
         self.runs.finish("winter-1", "4" * 64)
-        self.runs.deliver("winter-1", "bury", RECEIVED)
+        self.runs.deliver("winter-1", "bury", RECEIVED, TOLD)
         for done in range(1, 61):
             self.runs.record("spring-2", _record(done, epsilon=7.5), adapter=f"{done:064x}")
         self.runs.says("spring-2", "round 60 of 80 is done")
@@ -192,6 +202,22 @@ def test_a_recipe_is_shown_whole_and_against_the_run_before_it(origin: str, page
     page.get_by_text("The same, key by key, as in spring-2").wait_for()
     page.goto(f"{origin}/runs/winter-1")
     page.get_by_text("No run before it had a recipe of this name").wait_for()
+
+
+def test_what_a_run_came_to_is_shown_of_the_sites_that_tell_it(origin: str, page: Tab) -> None:
+    sign_in(page, origin, "vic")
+    page.goto(f"{origin}/runs/winter-1")
+    page.get_by_text("What it came to at oldham, wirral is not told").wait_for()
+    rows = page.get_by_role("region", name="What it brought bury").get_by_role("row").all_inner_texts()
+    assert [text.split("\t")[0] for text in rows] == [
+        "Model",
+        "the base model alone",
+        "with the shared adapter",
+        "with the site's own part too",
+    ]
+    assert "0.710 [0.660, 0.760]" in rows[1]
+    assert "+0.090 [-0.010, +0.130]" in rows[2] and rows[2].endswith("not distinguishable")
+    assert "+0.120 [+0.060, +0.160]" in rows[3] and rows[3].endswith("better")
 
 
 def test_a_site_is_told_of_with_its_keys_and_who_saw_to_them(world: World, origin: str, page: Tab) -> None:

@@ -13,6 +13,7 @@ from alembic.config import Config
 from rainhill import signed
 from rainhill.errors import DatabaseError, RefusedError
 from rainhill.offer import opened_offer
+from rainhill.told import Gains, Interval, Levels, Told
 from server.database import MIGRATIONS, Database
 from server.registry import Registry
 from server.runs import DELIVERED_WITHIN, Runs
@@ -238,13 +239,16 @@ def test_a_result_is_to_be_brought_until_every_site_has_it_or_does_not_take_it(r
     assert runs.undelivered(now) == ()
     runs.finish("spring-1", "4" * 64)
     assert [run.name for run in runs.undelivered(now)] == ["spring-1"]
-    runs.deliver("spring-1", "bury", RECEIVED)
+    gain = Interval(value=0.1, low=-0.05, high=0.2)
+    told = Told(confidence=0.95, auroc=Levels(base=None, shared=None, private=None), gain=Gains(shared=gain, private=None))
+    runs.deliver("spring-1", "bury", RECEIVED, told)
     assert [run.name for run in runs.undelivered(now)] == ["spring-1"]
     # A site that stays away is not waited for for ever.
     assert runs.undelivered(now + DELIVERED_WITHIN + timedelta(minutes=1)) == ()
     runs.deliver("spring-1", "oldham", "was revoked")
     assert runs.undelivered(now) == ()
     assert {site: one.delivered for site, one in runs.standings("spring-1").items()} == {"bury": "received", "oldham": "was revoked"}
+    assert {site: one.told for site, one in runs.standings("spring-1").items()} == {"bury": told, "oldham": None}
     with pytest.raises(RefusedError, match="spring-1: site 'wirral' is not asked"):
         runs.deliver("spring-1", "wirral", RECEIVED)
 

@@ -5,11 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from client.console.accounts import accounts_of
-from client.desk import Desk
+from client.desk import Desk, desk_of
 from client.home import SiteHome
-from client.journal import Journal
 from client.offers import Offers
-from client.results import Settling
 from client.workshop import Workshop
 from rainhill.messages import Receipt, Update, Waiting
 from tests.browser import PASSWORD
@@ -59,8 +57,7 @@ class World:
 
     def desk(self) -> Desk:
         workshop = Workshop(self.home)
-        journal = Journal.open(self.home.state, site="bury")
-        return Desk(home=self.home, journal=journal, train=workshop.answer, signing=self.home.identity().signing)
+        return desk_of(self.home, workshop.answer, workshop.outcome)
 
     def _spring(self) -> None:
         self.take("spring", self.spring)
@@ -69,7 +66,7 @@ class World:
         for number in (1, 2):
             assert isinstance(desk.answer(self.spring.plan(number)), Update)
         assert isinstance(desk.answer(replace(self.spring.plan(2), round=3)), Receipt)
-        Settling(home=self.home, journal=desk.journal, find_out=Workshop(self.home).outcome).settle()
+        desk.results.settle()
 
     def _summer(self) -> None:
         rewrite(self.file, "hold = false", "hold = true")

@@ -1,6 +1,6 @@
 """What a plot is made of, by hand."""
 
-from client.console.drawn import BOTTOM, LEFT, RIGHT, TOP, curve, steps, whiskers
+from client.console.drawn import BOTTOM, LEFT, RIGHT, TOP, curve, steps
 from client.privacy.course import Point, _places
 
 
@@ -21,15 +21,6 @@ def test_people_count_in_ones_twos_and_fives() -> None:
     assert steps(8.8) == [0, 2, 4, 6, 8]
     assert steps(0.44) == [0, 0.1, 0.2, 0.3, 0.4]
     assert steps(130) == [0, 50, 100]
-
-
-def test_intervals_share_a_line_and_what_cannot_be_measured_has_none() -> None:
-    about = [{"value": 0.5, "low": 0.0, "high": 1.0}, None, {"value": 1.5, "low": 1.0, "high": 2.0}]
-    first, none, last = whiskers(about)
-    assert none is None and first is not None and last is not None
-    assert (first.low, first.value, first.high) == (8.0, 49.0, 90.0) and (last.low, last.high) == (90.0, 172.0)
-    (gain,) = whiskers([{"value": 0.3, "low": 0.2, "high": 0.4}], about_zero=True)
-    assert gain is not None and gain.zero == 8.0 and gain.low == 90.0
 
 
 def test_what_was_worked_out_of_a_long_ledger_stays_worked_out() -> None:

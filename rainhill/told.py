@@ -1,0 +1,53 @@
+"""What a run came to at a site, where its own file lets it be told: mean AUROC over findings, on patients that no fit has seen."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rainhill.toml import Section
+
+Verdict = Literal["better", "not distinguishable", "worse", "not measured"]
+ARMS = {"base": "the base model alone", "shared": "with the shared adapter", "private": "with the site's own part too"}
+"""Models that are measured at a site, and what people call them."""
+
+
+class Interval(Section):
+    """A measured value with its bootstrap interval over patients."""
+
+    value: Annotated[float, Field(ge=-1, le=1)]
+    low: Annotated[float, Field(ge=-1, le=1)]
+    high: Annotated[float, Field(ge=-1, le=1)]
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class Levels(Section):
+    """AUROC. None for want of patients of both classes."""
+
+    base: Interval | None
+    shared: Interval | None
+    private: Interval | None
+
+
+class Gains(Section):
+    """AUROC less the base's, on the same patients."""
+
+    shared: Interval | None
+    private: Interval | None
+
+
+class Told(Section):
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    """Of the intervals."""
+    auroc: Levels
+    gain: Gains
+
+
+def verdict(gain: Interval | None) -> Verdict:
+    """An interval that touches 0 tells of no difference."""
+    if gain is None:
+        return "not measured"
+    if gain.low > 0:
+        return "better"
+    return "worse" if gain.high < 0 else "not distinguishable"
