@@ -2,5 +2,5 @@
 
 import logging
 
-# Where bitsandbytes is installed, PEFT imports it unasked, and it warns of kernels for the CPU that it would fetch from a hub.
+# Where a base model is packed by it, it warns of kernels for the CPU that it would fetch from a hub.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

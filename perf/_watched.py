@@ -52,14 +52,10 @@ class Watched(Rehearsal):
 
     def to_the_end(self) -> Mapping[str, Any]:
         """The run's status, once every site has been brought what it came to."""
-        status: dict[str, Any] = {}
-
-        def over() -> bool:
-            status.update(json.loads(self.processes.run("coordinator", "status", RUN, "--json", cwd=self.hub)))
-            return bool(status["state"] == "finished")
-
-        count = self.recipe.rounds.count
-        self.processes.until(over, what=f"{count} rounds", within_s=count * self.recipe.rounds.deadline_s)
+        within_s = self.recipe.rounds.count * self.recipe.rounds.deadline_s
+        for _ in self.processes.follow("coordinator", "watch", RUN, cwd=self.hub, within_s=within_s):
+            pass
+        status: dict[str, Any] = json.loads(self.processes.run("coordinator", "status", RUN, "--json", cwd=self.hub))
         stop = time.monotonic() + BROUGHT_S
         while not all(self._has_it(name) for name in self.names) and time.monotonic() < stop:
             time.sleep(0.5)

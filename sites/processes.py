@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO
 
 from rainhill.errors import RehearsalError
 from rainhill.supervise import STOP_S, end_with_parent, how_it_ended
@@ -63,6 +65,32 @@ class Processes:
                 raise RehearsalError(f"{cwd}: `rainhill {' '.join(arguments)}`: {words}")
             return printed
 
+    def follow(self, *arguments: str, cwd: Path, within_s: float) -> Iterator[str]:
+        """`rainhill ARGUMENTS`: what it prints line by line, as it prints it, until it ends with whatever exit code.
+
+        RehearsalError where it does not end by then, or a daemon has ended meanwhile.
+        """
+        self._once = process = self._start(arguments, cwd, out=subprocess.PIPE, error=subprocess.DEVNULL)
+        assert process.stdout is not None
+        lines: SimpleQueue[str] = SimpleQueue()
+        threading.Thread(target=_each_line, args=(process.stdout, lines), daemon=True).start()
+        end = time.monotonic() + within_s
+        while True:
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            try:
+                line = lines.get(timeout=LOOK_S)
+            except Empty:
+                self._refuse_dead()
+                self._refuse_late(end, f"`rainhill {' '.join(arguments)}`", within_s)
+                continue
+            if not line:
+                break
+            yield line
+        process.stdout.close()
+        process.wait()
+        self._once = None
+
     def serve(self, name: str, *arguments: str, cwd: Path) -> None:
         """`rainhill ARGUMENTS` until the block ends; what it writes goes into `serve.log` of that folder."""
         path = cwd / "serve.log"
@@ -80,13 +108,19 @@ class Processes:
         while not holds():
             if self.stop.wait(ASK_S):
                 raise KeyboardInterrupt
-            for name, (process, log) in self._daemons.items():
-                if process.poll() is not None:
-                    tail = "\n".join(log.read_text().splitlines()[-TAIL:])
-                    raise RehearsalError(f"the daemon of {name} ended ({how_it_ended(process.returncode)}): {log}\n{tail}")
-            if time.monotonic() > end:
-                logs = ", ".join(str(log) for _, log in self._daemons.values())
-                raise RehearsalError(f"{what}: not after {within_s:.0f} s; {logs} may tell why")
+            self._refuse_dead()
+            self._refuse_late(end, what, within_s)
+
+    def _refuse_dead(self) -> None:
+        for name, (process, log) in self._daemons.items():
+            if process.poll() is not None:
+                tail = "\n".join(log.read_text().splitlines()[-TAIL:])
+                raise RehearsalError(f"the daemon of {name} ended ({how_it_ended(process.returncode)}): {log}\n{tail}")
+
+    def _refuse_late(self, end: float, what: str, within_s: float) -> None:
+        if time.monotonic() > end:
+            logs = ", ".join(str(log) for _, log in self._daemons.values())
+            raise RehearsalError(f"{what}: not after {within_s:.0f} s; {logs} may tell why")
 
     def _start(self, arguments: tuple[str, ...], cwd: Path, *, out: int, error: int) -> "subprocess.Popen[str]":
         # -P: not what lies in the folder that somebody is in. A group of its own: Ctrl-C at a terminal is for this process alone.
@@ -95,6 +129,13 @@ class Processes:
         return subprocess.Popen(  # noqa: S603 - our own programs
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=error, text=True, process_group=0
         )
+
+
+def _each_line(file: IO[str], lines: SimpleQueue[str]) -> None:
+    """And an empty one when there are no more."""
+    for line in file:
+        lines.put(line)
+    lines.put("")
 
 
 def main(parent: int, *arguments: str) -> None:

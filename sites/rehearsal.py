@@ -156,20 +156,17 @@ class Rehearsal:
     def _rounds(self) -> None:
         count = self.recipe.rounds.count
         self._title(f"{count} rounds: each hospital trains on its own films, and its update leaves by one door.")
-        told = 0
-
-        def over() -> bool:
-            nonlocal told
-            status = self._json(self.hub, "coordinator", "status", RUN)
-            for done in status["rounds"][told:]:
-                late = "".join(f"; without {site}: {reason}" for site, reason in done["left_out"].items())
-                self.say(f"   round {done['round']}: {len(done['answered'])} of {len(done['asked'])} sites, {done['seconds']} s{late}")
-            told = len(status["rounds"])
-            if status["state"] in ("failed", "stopped"):
-                raise RehearsalError(f"the run has {status['state']}: {status['words']}")
-            return bool(status["state"] == "finished")
-
-        self.processes.until(over, what=f"{count} rounds", within_s=count * self.recipe.rounds.deadline_s)
+        watch = ("coordinator", "watch", RUN)
+        self.say(f"   {HUB}$ rainhill {shlex.join(watch)}")
+        # One command that follows the run: many that ask again would take the time of those who train.
+        for line in self.processes.follow(*watch, "--json", cwd=self.hub, within_s=count * self.recipe.rounds.deadline_s):
+            change = json.loads(line)
+            if change["what"] == "round":
+                late = "".join(f"; without {site}: {reason}" for site, reason in change["left_out"].items())
+                counted = f"{len(change['answered'])} of {len(change['asked'])} sites, {change['seconds']} s"
+                self.say(f"   round {change['round']}: {counted}{late}")
+            elif change["what"] == "run" and change["state"] in ("failed", "stopped"):
+                raise RehearsalError(f"the run has {change['state']}: {change['words']}")
         self._run(self.hub, "coordinator", "status", RUN, show=True)
 
     def _look(self) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from client.models import Net
 from client.training import extras
+from client.training._peft import LoraConfig, LoraLayer, inject_adapter_in_model
 from rainhill.adapter import (
     A_SUFFIX,
     B_SUFFIX,
