@@ -30,11 +30,14 @@ class Desk:
 
 
 def registry_of(home: Home) -> Registry:
+    """Of a database that is open until the command is over."""
     with stops_at_once():
         from server.database import Database
         from server.registry import Registry
 
-    return Registry(database=Database.open(home.database_url))
+    database = Database.open(home.database_url)
+    click.get_current_context().call_on_close(database.close)
+    return Registry(database=database)
 
 
 def operator() -> str:

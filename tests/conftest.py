@@ -22,6 +22,14 @@ settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile("same")
 
 
+LONG = ("test_namespaces.py", "test_bad_days.py", "test_rehearsal.py", "test_first_30_minutes.py", "test_traffic.py", "test_engines.py")
+"""Files that take a minute or more: begun first, so that no worker has one left when the other is done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many laws of the strategies were put to the test; a test that ran over several examples counts once."""
     told = {kind: [one for one in terminalreporter.getreports(kind) if "tests/strategies/" in one.nodeid] for kind in ("passed", "failed")}

@@ -1,30 +1,25 @@
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-COMMAND = str(Path(sys.executable).parent / "rainhill")
+from tests.sites import peers
+from tests.sites.peers import Done
 
-Simulate = Callable[..., "subprocess.CompletedProcess[str]"]
+Simulate = Callable[..., Done]
 
 
 @pytest.fixture(scope="session")
 def simulate() -> Simulate:
-    """`rainhill simulate` as a process of its own, in a folder."""
+    """`rainhill simulate` in a folder, in this process, where what takes a command seconds to load is there already.
 
-    def run(*arguments: object, cwd: Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [COMMAND, "simulate", *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "RAINHILL_CACHE": str(cwd / "cache"), "COLUMNS": "160"},
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+    Runs that are killed or interrupted are processes of their own.
+    """
+
+    def run(*arguments: object, cwd: Path, apart: bool = False) -> Done:
+        """`apart`: as a process of its own."""
+        variables = {"RAINHILL_CACHE": str(cwd / "cache"), "COLUMNS": "160"}
+        return (peers.apart if apart else peers.here)("simulate", *map(str, arguments), cwd=cwd, variables=variables)
 
     return run
 

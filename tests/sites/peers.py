@@ -7,17 +7,48 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 
+import pytest
+
+from rainhill.cli import main
 from tests.server.conftest import free_port
 
 COMMAND = str(Path(sys.executable).parent / "rainhill")
 Done = subprocess.CompletedProcess[str]
 
 
-def run(*arguments: object, cwd: Path, code: int = 0, text: str | None = None) -> Done:
-    done = subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, input=text, timeout=180, check=False)
+def here(*arguments: str, cwd: Path, variables: Mapping[str, str] = MappingProxyType({}), text: str = "") -> Done:
+    """`rainhill ARGUMENTS` in a folder, in this process, where what takes a command its time to load is there already."""
+    command, printed, said, code = ["rainhill", *arguments], StringIO(), StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(said):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", command)
+        patch.setattr(sys, "stdin", StringIO(text))
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return Done(command, code, printed.getvalue(), said.getvalue())
+
+
+def apart(*arguments: str, cwd: Path, variables: Mapping[str, str] = MappingProxyType({}), text: str = "") -> Done:
+    """The same as a process of its own."""
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        [COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, input=text, timeout=400, check=False
+    )
+
+
+def run(*arguments: object, cwd: Path, code: int = 0, text: str = "") -> Done:
+    # A daemon has threads and signals of its own, also one that does not come far.
+    done = (apart if "serve" in arguments else here)(*map(str, arguments), cwd=cwd, text=text)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

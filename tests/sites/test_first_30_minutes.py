@@ -16,7 +16,7 @@ from perf.new_site import lines_of
 from rainhill.config import PolicyConfig, SiteConfig
 from rainhill.toml import parse
 from tests.server.conftest import free_port
-from tests.sites.peers import COMMAND, run
+from tests.sites.peers import COMMAND, here, run
 from tests.sites.phantoms import small
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +74,10 @@ class People:
         """What the document says to wait for."""
         if words[1:3] == ["coordinator", "run"]:
             assert wait_for(lambda: all(one["contact"] == "connected" for one in self.asked("coordinator", "sites"))), self.logs()
+        if words[1:3] == ["site", "check"]:
+            place = self.at[words[3].removesuffix(".toml")]
+            # A site that was enrolled is known to the coordinator's daemon two seconds later, and nobody types that fast.
+            assert wait_for(lambda: here(*words[1:], cwd=place).returncode == 0), self.logs()
         if words[1:3] == ["site", "pending"]:
             place = self.at[words[3].removesuffix(".toml")]
             assert wait_for(lambda: "asked by" in run(*words[1:2], "log", words[3], cwd=place).stdout), self.logs()

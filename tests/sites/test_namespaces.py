@@ -8,15 +8,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from rainhill.errors import RefusedError
-from sites import namespaces, processes
+from sites import namespaces
 from sites.namespaces import HOST, PORT, Network
 from tests.sites.peers import COMMAND
-from tests.sites.phantoms import small
+from tests.sites.phantoms import REHEARSAL, small
 
 pytestmark = [
     pytest.mark.skipif(bool(WHY := namespaces.lacking()), reason=f"network namespaces: {WHY}"),
@@ -24,8 +23,6 @@ pytestmark = [
 SITES = ("bury", "oldham")
 PULLED_S = 8.0
 """Longer than any call to the coordinator waits for its next."""
-RECIPE = (Path(processes.__file__).parent / "recipes" / "rehearsal.toml").read_text()
-SMALL = RECIPE.replace("steps = 2", "steps = 1").replace("steps = 40", "steps = 1").replace('"manchester", ', "")
 PRIVATE, METRICS = 9444, 9445
 TRY = """
 import socket, sys
@@ -72,7 +69,7 @@ def alive(mark: str) -> list[str]:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("namespaces")
     small(folder / "sites")
-    (folder / "rehearsal.toml").write_text(SMALL + "[evaluation]\nbootstraps = 100\nmin_positives = 2\n")
+    (folder / "rehearsal.toml").write_text(REHEARSAL)
     environment = {**os.environ, "RAINHILL_CACHE": str(folder / "cache"), "PYTHONUNBUFFERED": "1", "RAINHILL_MARK": uuid.uuid4().hex}
     command = [COMMAND, "rehearse", "rehearsal.toml", "--sites", "sites", "--out", "out", "--namespaces", "--compare"]
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
