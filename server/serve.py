@@ -51,9 +51,9 @@ def serve(home: Home, *, json_logs: bool = False) -> None:
         for host, port in ((address.bind, address.port), (LOOPBACK, address.private_port)):
             bound(host, port).close()
         stop, wanted = stopped_by_signals(), _Wanted()
-        syncing = threading.Thread(target=_sync, args=(home, registry, wanted, stop), name="registry", daemon=True)
-        syncing.start()
         children = [superlink(home, json_logs=json_logs)]
+        syncing = threading.Thread(target=_sync, args=(home, registry, children[0], wanted, stop), name="registry", daemon=True)
+        syncing.start()
         with exposing(coordinator_metrics(home, link_of(home), registry, children), home.config.metrics):
             keep_running(children, stop=stop, meanwhile=lambda: _tend(home, children, wanted.runs, json_logs=json_logs))
         syncing.join(SYNC_S)
@@ -103,18 +103,19 @@ def _tend(home: Home, children: list[Child], runs: frozenset[str], *, json_logs:
         children.append(Child(name=_RUN + name, command=command, environment=LEAN, ends=True))
 
 
-def _sync(home: Home, registry: Registry, wanted: _Wanted, stop: threading.Event) -> None:
+def _sync(home: Home, registry: Registry, link: Child, wanted: _Wanted, stop: threading.Event) -> None:
     """Goes on whatever happens: a site that was revoked must be noticed, though the disk was full or the database gone for a while."""
-    told: Mapping[SiteId, bytes] | None = None
+    told: tuple[Mapping[SiteId, bytes], int] | None = None
     age, warned, words = 0.0, -REMIND_OF_EXPIRY_S, ""
     runs = Runs(database=registry.database)
     while not stop.wait(SYNC_S):
         age += SYNC_S
         try:
             wanted.runs = frozenset(run.name for run in (*runs.active(), *runs.undelivered(datetime.now(UTC))))
-            keys = _keys(registry)
+            # A SuperLink that was started again knows nobody.
+            keys = _keys(registry), link.starts
             if keys != told or age >= REMIND_S:
-                admit_only(link_of(home), keys)
+                admit_only(link_of(home), keys[0])
                 told, age = keys, 0.0
             if time.monotonic() - warned >= REMIND_OF_EXPIRY_S:
                 _warn_of_expiry(home)

@@ -20,6 +20,9 @@ from rainhill.errors import RefusedError
 from rainhill.messages import Plan, Receipt, Waiting
 from tests.client.hospital import Asks, offers, rewrite
 
+# How many patients are held out is by lot.
+TELLS = "[policy]\ntell_outcome = true\nmin_patients = 1\n"
+
 
 @pytest.fixture
 def approved(site_file: Path, plain: Asks) -> Offers:
@@ -112,7 +115,7 @@ def test_an_outcome_is_measured_on_held_out_patients_and_nothing_of_it_leaves(ap
 
 
 def test_a_site_that_tells_what_a_run_came_to_is_waited_for_until_it_knows(approved: Offers, plain: Asks, site_file: Path) -> None:
-    rewrite(site_file, "[data]", "[policy]\ntell_outcome = true\n\n[data]")
+    rewrite(site_file, "[data]", TELLS + "\n[data]")
     offer, plan = approved.offer("spring"), last(plain)
     at = results(approved, Workshop(approved.home).outcome)
     waiting = at.received(offer, plan)
@@ -129,7 +132,7 @@ def test_a_site_that_tells_what_a_run_came_to_is_waited_for_until_it_knows(appro
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [("[policy]\ntell_outcome = true\n", True), ("[policy]\ntell_outcome = true\nmin_patients = 1000\n", False), ("", False)],
+    [(TELLS, True), ("[policy]\ntell_outcome = true\nmin_patients = 1000\n", False), ("", False)],
 )
 def test_numbers_of_few_patients_are_not_told(approved: Offers, plain: Asks, site_file: Path, said: str, told: bool) -> None:
     offer, plan = approved.offer("spring"), last(plain)
@@ -143,7 +146,7 @@ def test_numbers_of_few_patients_are_not_told(approved: Offers, plain: Asks, sit
 
 
 def test_a_site_that_cannot_measure_what_a_run_came_to_has_it_all_the_same(approved: Offers, plain: Asks, site_file: Path) -> None:
-    rewrite(site_file, "[data]", "[policy]\ntell_outcome = true\n\n[data]")
+    rewrite(site_file, "[data]", TELLS + "\n[data]")
     at = results(approved, lambda *_: {})
     assert isinstance(at.received(approved.offer("spring"), last(plain)), Waiting)
     at.settle()

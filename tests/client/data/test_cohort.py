@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.data import cohort as cohorts
-from client.data import store
+from client.data import pixels, store
 from client.data.cohort import Cohort, concatenate, read, resplit
 from rainhill.config import SiteConfig, SplitConfig
 from rainhill.errors import ConfigError, DataError
@@ -209,11 +208,11 @@ def decoded(monkeypatch):
     """The paths that were decoded, one by one."""
     paths = []
 
-    def counted(path, size, read_image=cohorts.read_image):
+    def counted(path, size, read_image=pixels.read_image):
         paths.append(path)
         return read_image(path, size)
 
-    monkeypatch.setattr(cohorts, "read_image", counted)
+    monkeypatch.setattr(pixels, "read_image", counted)
     return paths
 
 
