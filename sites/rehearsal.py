@@ -156,7 +156,7 @@ class Rehearsal:
     def _rounds(self) -> None:
         count = self.recipe.rounds.count
         self._title(f"{count} rounds: each hospital trains on its own films, and its update leaves by one door.")
-        watch = ("coordinator", "watch", RUN)
+        watch, state, words = ("coordinator", "watch", RUN), "not followed to its end", ""
         self.say(f"   {HUB}$ rainhill {shlex.join(watch)}")
         # One command that follows the run: many that ask again would take the time of those who train.
         for line in self.processes.follow(*watch, "--json", cwd=self.hub, within_s=count * self.recipe.rounds.deadline_s):
@@ -165,8 +165,10 @@ class Rehearsal:
                 late = "".join(f"; without {site}: {reason}" for site, reason in change["left_out"].items())
                 counted = f"{len(change['answered'])} of {len(change['asked'])} sites, {change['seconds']} s"
                 self.say(f"   round {change['round']}: {counted}{late}")
-            elif change["what"] == "run" and change["state"] in ("failed", "stopped"):
-                raise RehearsalError(f"the run has {change['state']}: {change['words']}")
+            elif change["what"] == "run":
+                state, words = change["state"], change["words"]
+        if state != "finished":
+            raise RehearsalError(f"the run is {state}{f': {words}' if words else ''}")
         self._run(self.hub, "coordinator", "status", RUN, show=True)
 
     def _look(self) -> None:
