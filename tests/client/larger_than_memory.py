@@ -14,6 +14,7 @@ import torch
 
 from client import models, tasks
 from client.data import cohort
+from client.data import pixels as pixels  # loaded before the limit: it comes with pydicom
 from client.models import digest
 from client.training import features, lora
 from client.training.fit import fit
