@@ -176,7 +176,7 @@ def log(site_file: Path, verify: bool, as_json: bool) -> None:
 @click.argument("run", required=False, shell_complete=offered_runs)
 @AsJson
 def outcome(site_file: Path, run: str | None, as_json: bool) -> None:
-    """Tell what runs came to at this site, or one: measured on its own held-out patients. Nothing of this leaves."""
+    """Tell what runs came to at this site, or one: measured on its own held-out patients."""
     from client._asked_text import outcome_text
     from client.home import outcomes
 

@@ -28,7 +28,7 @@ class Outcome:
 
 
 def outcome(plan: Plan, bench: Bench, data: OwnData, memory: Memory) -> Outcome:
-    """`plan` is the one that follows the last round. Everything here stays at the site."""
+    """`plan` is the one that follows the last round. What of this may be told is for the door."""
     site, recipe = plan.site, bench.recipe
     shared = own_view(plan.adapter, plan.rule, memory, plan.round)
     held_out, part = _held_out(bench, data)

@@ -113,10 +113,10 @@ def _sync(home: Home, registry: Registry, link: Child, wanted: _Wanted, stop: th
         try:
             wanted.runs = frozenset(run.name for run in (*runs.active(), *runs.undelivered(datetime.now(UTC))))
             # A SuperLink that was started again knows nobody.
-            keys = _keys(registry), link.starts
-            if keys != told or age >= REMIND_S:
-                admit_only(link_of(home), keys[0])
-                told, age = keys, 0.0
+            keys, starts = _keys(registry), link.starts
+            if (keys, starts) != told or age >= REMIND_S:
+                admit_only(link_of(home), keys)
+                told, age = (keys, starts), 0.0
             if time.monotonic() - warned >= REMIND_OF_EXPIRY_S:
                 _warn_of_expiry(home)
                 warned = time.monotonic()

@@ -66,7 +66,6 @@ def run(sources: Sources, visitor: Visitor, asked: Mapping[str, str]) -> Shown: 
         "active": one.state in ACTIVE,
         "parts": parts,
         "told": {name: arms_of(part.standing.told) for name, part in parts.items() if part.standing.told},
-        "confidences": {name: part.standing.told.confidence for name, part in parts.items() if part.standing.told},
         "approved": sum(part.standing.state == "approved" for part in parts.values()),
         "done": len(rounds),
         "rounds": shown,
