@@ -116,8 +116,10 @@ def end_with_parent(parent: int | None = None) -> None:
     parent = os.getppid() if parent is None else parent
 
     def watch() -> None:
+        # Not time.sleep, which fails where the clock is another than the machine's: then nobody would look any more.
+        never = threading.Event()
         while os.getppid() == parent:
-            time.sleep(LOOK_S)
+            never.wait(LOOK_S)
         log.warning("the process that started this one is gone")
         os.kill(os.getpid(), signal.SIGTERM)
 
