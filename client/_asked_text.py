@@ -11,7 +11,7 @@ from client.journal import Approved, Declined, Held, Left, Offered, Opened, Outc
 from client.privacy.statement import Claim
 from client.privacy.what_if import Cost
 from rainhill.text import one_line
-from rainhill.told import ARMS
+from rainhill.told import ARMS, Told
 
 WIDTH = 110
 LABEL = 15
@@ -144,23 +144,14 @@ def outcome_text(one: Mapping[str, Any]) -> str:
 
 
 def _outcome(one: Mapping[str, Any]) -> Iterator[str]:
-    interval = f"{100 * one['confidence']:g} % interval"
+    told = Told.of(one)
+    interval = f"{100 * told.confidence:g} % interval"
     yield f"Run {one['run']}: mean AUROC over findings, {interval}, on {one['patients']} patients of the site's {one['held_out']} part"
-    for arm, words in ARMS.items():
-        gain = one["gain"].get(arm)
-        more = f", {_measured(gain, signed=True)} over the base" if gain else ""
-        yield f"  {words:30} {_measured(one['auroc'][arm])}{more}"
+    yield from (f"  {line}" for line in told.lines())
     if not one["private_steps"]:
         yield "  No own part did better on the validation patients than the shared adapter alone: there is none but a temperature."
     if one["left_out"]:
         yield from _row("  left out", f"{', '.join(one['left_out'])}: too few patients with and without")
-
-
-def _measured(value: Mapping[str, float] | None, *, signed: bool = False) -> str:
-    if value is None:
-        return "cannot be measured"
-    sign = "+" if signed else ""
-    return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
 def entry_text(time: str, event: Event) -> str:

@@ -27,8 +27,6 @@ Train = Callable[[bytes, Plan], Update | Refusal]
 
 RETRY_S = 15.0
 """After which a coordinator may ask again, where somebody has yet to decide."""
-LONGEST_S = 900.0
-"""The same, where it is not the site's hours: they may be changed meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +81,7 @@ class Desk:
         if update is None:
             closed_s = policy.opens_in_s(home.config.policy.hours, datetime.now())
             if closed_s:
-                return _waiting(plan, f"trains from {home.config.policy.hours.partition('-')[0]}", min(closed_s, LONGEST_S))
+                return _waiting(plan, f"trains from {home.config.policy.hours.partition('-')[0]}", min(closed_s, policy.LONGEST_S))
             door.forget(plan.run, plan.round)
             update = self.train(sealed, plan)
         if isinstance(update, Refusal):

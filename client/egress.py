@@ -110,7 +110,7 @@ class Door:
         if outcome["patients"] < config.least_patients:
             log.info("run %s: what it came to is not told: %d patients, at least %d", offer.run, outcome["patients"], config.least_patients)
             return None
-        told = Told(confidence=outcome["confidence"], auroc=outcome["auroc"], gain=outcome["gain"])
+        told = Told.of(outcome)
         self.journal.append(OutcomeTold(run=offer.run, recipe=offer.recipe.sha256, to=offer.consortium, outcome=told))
         return told
 

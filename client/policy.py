@@ -8,6 +8,9 @@ from rainhill.config import PolicyConfig, SiteConfig
 from rainhill.errors import RefusedError
 from rainhill.recipe import Recipe
 
+LONGEST_S = 900.0
+"""That a coordinator is asked to wait where it is not the site's hours: they may be changed meanwhile."""
+
 
 def refusals(recipe: Recipe, site: SiteConfig, *, patients: int | None) -> list[str]:
     """Each thing that the site's file does not allow, with both values; none where a person may decide.

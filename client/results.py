@@ -56,7 +56,11 @@ class Results:
         if home.config.policy.tell_outcome and path not in self.failed:
             outcome = outcomes(home).get(plan.run)
             if outcome is None:
-                return Waiting(run=plan.run, round=plan.round, site=plan.site, reason="measures what the run came to", retry_s=RETRY_S)
+                reason, retry_s = "measures what the run came to", RETRY_S
+                if _closed(home):
+                    # Each time it is asked it is brought the whole adapter.
+                    reason, retry_s = f"{reason} when it may train", policy.LONGEST_S
+                return Waiting(run=plan.run, round=plan.round, site=plan.site, reason=reason, retry_s=retry_s)
             told = Door(home=home, journal=self.journal).let_out_outcome(offer, outcome)
         return Receipt(run=plan.run, round=plan.round, site=plan.site, adapter=adapter, told=told)
 
@@ -64,9 +68,12 @@ class Results:
         """One run after the other, as far as it has not been done. Nothing leaves by this."""
         for path in sorted(self.home.state.glob(f"runs/*/{LAST}")):
             home = self.home.again()
-            closed = home.paused.exists() or policy.opens_in_s(home.config.policy.hours, datetime.now()) > 0
-            if closed or path in self.failed or (path.parent / OUTCOME).exists():
+            if _closed(home) or path in self.failed or (path.parent / OUTCOME).exists():
                 continue
             plan = wire.plan_from_bytes(path.read_bytes())
             if not self.find_out(Offers(home, self.journal).sealed(plan.run), plan):
                 self.failed.add(path)
+
+
+def _closed(home: SiteHome) -> bool:
+    return home.paused.exists() or policy.opens_in_s(home.config.policy.hours, datetime.now()) > 0

@@ -1,6 +1,7 @@
 """What a run came to at a site, where its own file lets it be told: mean AUROC over findings, on patients that no fit has seen."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -20,6 +21,10 @@ class Interval(Section):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @property
+    def signed(self) -> str:
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 class Levels(Section):
@@ -42,6 +47,18 @@ class Told(Section):
     """Of the intervals."""
     auroc: Levels
     gain: Gains
+
+    @classmethod
+    def of(cls, outcome: Mapping[str, Any]) -> Self:
+        """From what a site keeps of a run's outcome, which says more."""
+        return cls(confidence=outcome["confidence"], auroc=outcome["auroc"], gain=outcome["gain"])
+
+    def lines(self) -> Iterator[str]:
+        """One of each model."""
+        for arm, words in ARMS.items():
+            gain = getattr(self.gain, arm, None)
+            more = f", {gain.signed} over the base: {verdict(gain)}" if gain else ""
+            yield f"{words:30} {getattr(self.auroc, arm) or 'cannot be measured'}{more}"
 
 
 def verdict(gain: Interval | None) -> Verdict:

@@ -14,11 +14,10 @@ from server._desk import Desk, File, echo_json, operator, registry_of
 from server._names import known_runs, known_sites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from rainhill.adapter import Adapter
     from rainhill.messages import RoundRecord
-    from rainhill.told import Told
     from server.runs import Run, Runs
 
 WIDE = 200
@@ -153,8 +152,10 @@ def _tell(runs: Runs, one: Run) -> None:
         click.echo(f"  {standing.site:20} {standing.state:10} since {standing.since:%Y-%m-%d %H:%M} UTC  {standing.reason}".rstrip())
         if standing.delivered:
             click.echo(f"  {'':20} the result: {standing.delivered}")
-        for line in _told(standing.told) if standing.told else ():
-            click.echo(f"  {'':20} {line}")
+        if standing.told is not None:
+            click.echo(f"  {'':20} mean AUROC over findings, {100 * standing.told.confidence:g} % intervals:")
+            for line in standing.told.lines():
+                click.echo(f"  {'':20}   {line}")
     records = runs.rounds(one.name)
     click.echo(f"{len(records)} of {counted(one.round_count, 'round')} done{f', {_crossed(*records)}' if records else ''}")
     for record in records:
@@ -163,16 +164,6 @@ def _tell(runs: Runs, one: Run) -> None:
             click.echo(f"        without {site}: {one_line(reason, WIDE)}")
     if one.result is not None and one.finished is not None:
         click.echo(f"finished on {one.finished:%Y-%m-%d %H:%M} UTC with adapter {one.result}")
-
-
-def _told(told: Told) -> Iterator[str]:
-    """What the run came to at a site."""
-    from rainhill.told import ARMS, verdict
-
-    yield f"mean AUROC over findings, {100 * told.confidence:g} % intervals:"
-    for arm, words in ARMS.items():
-        gain = getattr(told.gain, arm, None)
-        yield f"  {words:30} {getattr(told.auroc, arm) or 'not measured'}{f', gain {gain}: {verdict(gain)}' if gain else ''}"
 
 
 def _described(runs: Runs, one: Run) -> dict[str, object]:

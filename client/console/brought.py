@@ -69,7 +69,7 @@ def _brought(one: Mapping[str, Any]) -> Brought:
         patients=one["patients"],
         held_out=one["held_out"],
         confidence=one["confidence"],
-        arms=arms_of(Told(confidence=one["confidence"], auroc=one["auroc"], gain=one["gain"])),
+        arms=arms_of(Told.of(one)),
         private_steps=one["private_steps"],
         left_out=tuple(one["left_out"]),
         adapter=one["adapter"],

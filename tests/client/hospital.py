@@ -83,8 +83,11 @@ def rule(plan: Plan, **changes: object) -> LocalRule:
     return LocalRule(**({name: getattr(plan.rule, name) for name in LocalRule.__dataclass_fields__} | changes))
 
 
-def join(folder: Path, base: Path, sha256: str, *, extra: str = "", patients: int = 40) -> Path:
-    """The file of site bury, which has joined consortium north_west; `extra` is added to it."""
+def join(folder: Path, base: Path, sha256: str, *, extra: str = "", patients: int = 50) -> Path:
+    """The file of site bury, which has joined consortium north_west; `extra` is added to it.
+
+    Patients are dealt by a lot that is new in each test, and a run wants ten to train on: of so many, one deal in 300,000 has fewer.
+    """
     path = write_hospital(folder, "bury", patients=patients)
     path.write_text(f'{path.read_text()}by = "patient"\n{extra}')
     home = SiteHome.open(path)

@@ -119,7 +119,12 @@ def test_a_site_that_tells_what_a_run_came_to_is_waited_for_until_it_knows(appro
     offer, plan = approved.offer("spring"), last(plain)
     at = results(approved, Workshop(approved.home).outcome)
     waiting = at.received(offer, plan)
-    assert isinstance(waiting, Waiting) and waiting.reason == "measures what the run came to"
+    assert isinstance(waiting, Waiting) and (waiting.reason, waiting.retry_s) == ("measures what the run came to", 30)
+    approved.home.paused.touch()
+    at.settle()
+    waiting = at.received(offer, plan)
+    assert isinstance(waiting, Waiting) and (waiting.reason, waiting.retry_s) == ("measures what the run came to when it may train", 900)
+    approved.home.paused.unlink()
     at.settle()
     receipt, (known,) = at.received(offer, plan), outcomes(approved.home).values()
     assert isinstance(receipt, Receipt) and receipt.told is not None

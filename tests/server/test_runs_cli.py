@@ -159,8 +159,8 @@ def test_the_status_of_a_run_says_what_it_came_to_where_a_site_tells_it(typed: T
     lines = [line.strip() for line in said(typed("status", "spring-1")).splitlines()]
     at = lines.index("mean AUROC over findings, 95 % intervals:")
     assert lines[at + 1] == "the base model alone           0.800 [0.750, 0.850]"
-    assert lines[at + 2] == "with the shared adapter        0.800 [0.750, 0.850], gain 0.100 [0.020, 0.170]: better"
-    assert lines[at + 3] == "with the site's own part too   not measured" and lines.count(lines[at]) == 1
+    assert lines[at + 2] == "with the shared adapter        0.800 [0.750, 0.850], +0.100 [+0.020, +0.170] over the base: better"
+    assert lines[at + 3] == "with the site's own part too   cannot be measured" and lines.count(lines[at]) == 1
     bury, oldham = json.loads(said(typed("status", "spring-1", "--json")))["sites"]
     assert bury["told"]["gain"]["shared"] == {"value": 0.1, "low": 0.02, "high": 0.17} and oldham["told"] is None
 
