@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from client.privacy import accountant, budget
-from client.privacy.events import Charged, Joined
+from client.privacy.events import Charged, Joined, Sent
 from client.privacy.ledger import Ledger
+from client.workbench import first_adapter, open_bench
 from rainhill.adapter import Adapter
+from rainhill.recipe import read_recipe
+from server.rounds import run_rounds
+from sites.bench import open_site
+from sites.consortium import read_sites
+from sites.guards import guard_of
+from sites.inline import collect_inline
+from tests.client.privacy.spending import spend
 
 SITES = ("aintree", "broadgreen", "calder")
 PRIVACY = "[privacy]\nepsilon = 6\nmax_grad_norm = 0.1\n"
@@ -99,6 +107,28 @@ def test_a_site_that_allows_less_is_left_out_by_name_and_nothing_of_it_leaves(
     assert record["refused"] == {"calder": "recipe tiny asks for epsilon 6 in one run, the site allows 2"}
     assert "asks for epsilon 6 in one run, the site allows 2" in (tmp_path / "run" / "report.html").read_text()
     assert [event.kind for event in ledger(tmp_path / "run", "calder").events()] == ["opened"]
+
+
+def test_a_run_goes_on_without_a_site_whose_budget_is_spent_in_the_middle_of_it(hospitals: Path, recipe_text, tmp_path: Path) -> None:
+    (tmp_path / "private.toml").write_text(private_recipe(recipe_text, rounds=4))
+    recipe = read_recipe(tmp_path / "private.toml")
+    bench = open_bench(recipe, tmp_path)
+    data = {name: open_site(bench, site, tmp_path / "cache") for name, site in read_sites(hospitals).items()}
+    memory = tmp_path / "memory"
+    guard = guard_of(bench, "calder", data["calder"], memory / "calder")
+    assert guard is not None
+    spend(guard.ledger, guard.train, 4.0)
+    collect, first = collect_inline(bench, data, memory), bench.strategy.first(first_adapter(bench))
+    done = run_rounds(recipe, bench.strategy, first, run="spring", sites=SITES, collect=collect, folder=tmp_path / "run")
+    answered = [record.answered for record in done.history]
+    whole = answered.count(SITES)
+    assert 1 <= whole < 4 and answered == [SITES] * whole + [SITES[:2]] * (4 - whole)
+    for record in done.history[whole:]:
+        reason = record.refused["calder"]
+        assert reason.startswith(f"round {record.round}: no patient is left whose epsilon of 6 allows another round"), reason
+    events = guard.ledger.events()
+    charged = [event.round for event in events if isinstance(event, Charged) and event.run == "spring"]
+    assert charged == [event.round for event in events if isinstance(event, Sent)] == list(range(1, whole + 1))
 
 
 def test_killing_a_run_at_any_moment_never_makes_its_ledger_say_less_than_was_taken(hospitals: Path, recipe_text, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rainhill.messages import Plan, Refusal, Update
 from rainhill.recipe import PrivacySection, Recipe
 from sites.bench import SiteData
 from sites.guards import guard_of
+from tests.client.privacy.spending import spend
 
 ASKED = PrivacySection(epsilon=8.0, max_grad_norm=0.1)
 
@@ -195,22 +196,9 @@ def test_other_data_under_the_same_run_are_refused(private: Bench, site: SiteDat
     assert reason == f"run r: the data was {guard.cohort[:12]} when the site joined and is another now"
 
 
-def spend(guard: Guard, patients: list[str], epsilon: float) -> None:
-    """Charges these patients for another run, up to this epsilon."""
-    sigma = accountant.noise_multiplier(epsilon, 1e-5, 0.5, 10)
-    members = Members.of(patients)
-    guard.ledger.append(
-        members,
-        Charged(
-            run="earlier", recipe="0" * 64, round=1, cohort="c", what="update", members=members.digest, noise_multiplier=sigma,
-            sample_rate=0.5, steps=10, delta=1e-5, draw="1" * 64, plan="2" * 64,
-        ),
-    )  # fmt: skip
-
-
 def test_a_patient_at_the_budget_is_no_longer_drawn(private: Bench, site: SiteData, guard: Guard) -> None:
     gone = list(guard.train[:5])
-    spend(guard, gone, 7.9)
+    spend(guard.ledger, gone, 7.9)
     given(private, site, guard)
     members = {event.digest: set(event.patients) for event in guard.ledger.events() if isinstance(event, Members)}
     assert members[charges(guard)[-1].members] == set(guard.train) - set(gone)
@@ -220,7 +208,7 @@ def test_a_patient_at_the_budget_is_no_longer_drawn(private: Bench, site: SiteDa
 
 
 def test_a_site_at_its_budget_says_so_and_nothing_of_it_leaves(private: Bench, site: SiteData, guard: Guard) -> None:
-    spend(guard, list(guard.train), 7.9)
+    spend(guard.ledger, list(guard.train), 7.9)
     before = len(guard.ledger.entries())
     said = "round 1: no patient is left whose epsilon of 8 allows another round: the one who has spent least so far would come to "
     reason = refused(private, site, guard)
@@ -232,11 +220,11 @@ def test_a_site_at_its_budget_says_so_and_nothing_of_it_leaves(private: Bench, s
 
 def test_a_site_at_its_budget_of_a_year_says_so_and_spends_no_more_in_it(private: Bench, site: SiteData, guard: Guard) -> None:
     yearly = replace(guard, config=guard.config.model_copy(update={"epsilon": 20.0, "epsilon_per_year": 8.0}))
-    spend(guard, list(guard.train[1:]), 7.9)
+    spend(guard.ledger, list(guard.train[1:]), 7.9)
     given(private, site, yearly)
     members = {event.digest: event.patients for event in guard.ledger.events() if isinstance(event, Members)}
     assert members[charges(guard)[-1].members] == (guard.train[0],)
-    spend(guard, [guard.train[0]], 7.0)
+    spend(guard.ledger, [guard.train[0]], 7.0)
     said = (
         "round 2: no patient is left whose epsilon_per_year of 8 allows another round: "
         "the one who has spent least in the last 365 days would come to "
