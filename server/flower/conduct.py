@@ -7,8 +7,9 @@ import json
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("server.flower.conduct")
 """By that name also where it is the program."""
 
-ASK_S = 5.0
-"""Between two questions to the sites how they stand to a run that has not begun."""
+ASK_S, APPROVED_S = 5.0, 60.0
+"""Between two questions to the sites how they stand to a run that has not begun; and to a site that approved it, begun or not: one that
+changes its mind says so to the next plan."""
 DELIVER_S, DELIVER_AGAIN_S = 3600.0, 60.0
 """For the sites to come for what the run came to, and before they are waited for anew."""
 AGAIN_S = (1.0, 30.0)
@@ -80,6 +82,8 @@ class Conductor:
     key: bytes
     """The consortium's Ed25519 private key."""
     stop: threading.Event
+    approved: dict[SiteId, float] = field(default_factory=dict)
+    """time.monotonic() at which a site last said so, where it has not answered a plan with anything but an update since."""
 
     @classmethod
     def open(cls, home: Home, name: str, stop: threading.Event) -> "Conductor":
@@ -265,16 +269,24 @@ class Conductor:
                     reason = (known[site].reason or _NEVER) if site in members else "was revoked"
                     yield Refusal(run=plan.run, round=plan.round, site=site, reason=reason)
             deadline_s = self.offer.recipe.rounds.deadline_s
-            yield from collect_live(grid, members, key=self.key, deadline_s=deadline_s, meanwhile=self._look, waits=self._waits)(asked)
+            for answer in collect_live(grid, members, key=self.key, deadline_s=deadline_s, meanwhile=self._look, waits=self._waits)(asked):
+                if isinstance(answer, Refusal):
+                    self.approved.pop(answer.site, None)
+                yield answer
 
         return collect
 
     def _ask(self, grid: "Grid", members: Mapping[SiteId, Member], *, number: int = 0) -> None:
         """Those in contact, how they stand; of the others what they last said still holds."""
-        for site, said in standings(grid, members, self.sealed, self.offer, number=number).items():
+        due = {site: one for site, one in members.items() if time.monotonic() >= self.approved.get(site, -APPROVED_S) + APPROVED_S}
+        for site, said in standings(grid, due, self.sealed, self.offer, number=number).items() if due else ():
+            self.approved.pop(site, None)
             if isinstance(said, str):
                 log.warning("run %s: %s: %s", self.offer.run, site, said)
-            elif self.runs.stand(self.offer.run, site, said.state, said.reason):
+                continue
+            if said.state == "approved":
+                self.approved[site] = time.monotonic()
+            if self.runs.stand(self.offer.run, site, said.state, said.reason):
                 log.info("run %s: %s: %s %s", self.offer.run, site, said.state, said.reason)
 
     def _members(self) -> dict[SiteId, Member]:
@@ -285,6 +297,7 @@ class Conductor:
         return {name: Member(node=nodes[name], signing_key=site.signing_key, protocols=site.protocols) for name, site in asked.items()}
 
     def _waits(self, site: SiteId, reason: str) -> None:
+        self.approved.pop(site, None)
         if self.runs.stand(self.offer.run, site, "waiting", reason):
             log.info("run %s: %s: waiting %s", self.offer.run, site, reason)
 

@@ -24,7 +24,7 @@ class Greeted:
 
 def greet(link: Link, sites: Mapping[SiteId, Site], *, within_s: float = WITHIN_S) -> dict[SiteId, Greeted | str]:
     """Of the sites that are in contact: what they say, or why nothing is known of them."""
-    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.app import ConfigRecord, RecordDict
 
     from server.flower.grid import HELLO, exchanged
 
@@ -36,11 +36,8 @@ def greet(link: Link, sites: Mapping[SiteId, Site], *, within_s: float = WITHIN_
     if not here:
         return found
     with opened_grid(link) as grid:
-        messages = {
-            node: Message(RecordDict({"hello": ConfigRecord({"nonce": nonce})}), dst_node_id=node, message_type=HELLO, ttl=within_s)
-            for node, nonce in nonces.items()
-        }
-        for node, reply in exchanged(grid, messages, deadline_s=within_s):
+        questions = {node: RecordDict({"hello": ConfigRecord({"nonce": nonce})}) for node, nonce in nonces.items()}
+        for node, reply in exchanged(grid, questions, HELLO, within_s=within_s):
             name = here[node]
             found[name] = _said(reply, sites[name], nonces[node])
     return found

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -27,8 +28,8 @@ def find_nodes(grid: Grid, sites: set[SiteId], *, deadline_s: float) -> dict[Sit
     stop = time.monotonic() + deadline_s
     while time.monotonic() < stop and not sites <= set(known.values()):
         new = [node for node in grid.get_node_ids() if node not in known]
-        messages = {node: Message(RecordDict({"hello": ConfigRecord()}), dst_node_id=node, message_type=HELLO) for node in new}
-        for node, reply in exchanged(grid, messages, deadline_s=min(30.0, max(POLL_S, stop - time.monotonic()))):
+        questions = {node: RecordDict({"hello": ConfigRecord()}) for node in new}
+        for node, reply in exchanged(grid, questions, HELLO, within_s=min(30.0, max(1.0, stop - time.monotonic()))):
             if not reply.has_error():
                 known[node] = str(reply.content.config_records["hello"]["site"])
         if not new:
@@ -42,11 +43,8 @@ def collect_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float) 
         for plan in plans.values():
             if plan.site not in nodes:
                 yield _refusal(plan, "is not connected")
-        messages = {
-            node: Message(wire.to_record(wire.plan_to_bytes(plan)), dst_node_id=node, message_type=TRAIN, ttl=deadline_s)
-            for node, plan in present.items()
-        }
-        for node, reply in exchanged(grid, messages, deadline_s=deadline_s):
+        questions = {node: wire.to_record(wire.plan_to_bytes(plan)) for node, plan in present.items()}
+        for node, reply in exchanged(grid, questions, TRAIN, within_s=deadline_s):
             plan = present[node]
             if reply.has_error():
                 # The text of the error was written at the site and may hold what must not travel; its number does not.
@@ -69,8 +67,7 @@ def exchange_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float)
     def exchange(blobs: Mapping[SiteId, bytes]) -> Iterable[tuple[SiteId, bytes]]:
         sites = {nodes[site]: site for site in blobs if site in nodes}
         records = {node: wire.to_record(blobs[site]) for node, site in sites.items()}
-        messages = {node: Message(one, dst_node_id=node, message_type=SECURE, ttl=deadline_s) for node, one in records.items()}
-        for node, reply in exchanged(grid, messages, deadline_s=deadline_s):
+        for node, reply in exchanged(grid, records, SECURE, within_s=deadline_s):
             if reply.has_error():
                 log.warning("%s: its process failed in secure aggregation (Flower error %d)", sites[node], reply.error.code)
             else:
@@ -79,18 +76,28 @@ def exchange_over(grid: Grid, nodes: Mapping[SiteId, int], *, deadline_s: float)
     return exchange
 
 
-def exchanged(grid: Grid, messages: Mapping[int, Message], *, deadline_s: float) -> Iterable[tuple[int, Message]]:
-    """Node and its reply, as they come in. An error reply bears another sender, so replies are matched by what they answer."""
-    nodes = list(messages)
-    ids = list(grid.push_messages([messages[node] for node in nodes]))
-    # An empty id: the node is not known any more.
-    waiting = {message_id: node for message_id, node in zip(ids, nodes, strict=True) if message_id}
-    stop = time.monotonic() + deadline_s
-    while waiting and time.monotonic() < stop:
-        replies = list(grid.pull_messages(list(waiting)))
+def exchanged(grid: Grid, questions: Mapping[int, RecordDict], kind: str, *, within_s: float) -> Iterable[tuple[int, Message]]:
+    """Node and its reply, as they come in. An error reply bears another sender, so replies are matched by what they answer.
+
+    A question's time begins when it is sent: where there are many, the last is sent long after the first.
+    """
+    ahead, waiting = deque(questions), dict[str, tuple[int, float]]()
+    looked = time.monotonic()
+    while ahead or waiting:
+        if ahead:
+            node = ahead.popleft()
+            (name,) = grid.push_messages([Message(questions[node], dst_node_id=node, message_type=kind, ttl=within_s)])
+            # An empty id: the node is not known any more.
+            if name:
+                waiting[name] = node, time.monotonic() + within_s
+        if ahead and time.monotonic() - looked < POLL_S:
+            continue
+        looked = time.monotonic()
+        replies = list(grid.pull_messages(list(waiting))) if waiting else []
         for reply in replies:
-            yield waiting.pop(reply.metadata.reply_to_message_id), reply
-        if not replies:
+            yield waiting.pop(reply.metadata.reply_to_message_id)[0], reply
+        waiting = {name: (node, stop) for name, (node, stop) in waiting.items() if looked < stop}
+        if waiting and not ahead and not replies:
             time.sleep(POLL_S)
 
 

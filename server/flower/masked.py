@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from flwr.app import Message
-
 from rainhill import wire
 from rainhill.errors import CredentialError, ProtocolError
 from rainhill.messages import SiteId
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WITHIN_S = 120.0
-"""For all sites to answer one exchange: no fit is in it. Who has not by then is lost to the round's sum."""
+"""For a site to answer one exchange: no fit is in it. Who has not by then is lost to the round's sum."""
 
 
 def exchange_live(grid: "Grid", members: Callable[[], Mapping[SiteId, Member]], *, key: bytes, within_s: float = WITHIN_S) -> Exchange:
@@ -29,11 +27,8 @@ def exchange_live(grid: "Grid", members: Callable[[], Mapping[SiteId, Member]], 
     def exchange(blobs: Mapping[SiteId, bytes]) -> Iterable[tuple[SiteId, bytes]]:
         known = members()
         sites = {known[site].node: site for site in blobs if site in known}
-        messages = {
-            node: Message(wire.to_record(stamped(blobs[site], key, purpose=EXCHANGE)), dst_node_id=node, message_type=SECURE, ttl=within_s)
-            for node, site in sites.items()
-        }
-        for node, reply in exchanged(grid, messages, deadline_s=within_s):
+        questions = {node: wire.to_record(stamped(blobs[site], key, purpose=EXCHANGE)) for node, site in sites.items()}
+        for node, reply in exchanged(grid, questions, SECURE, within_s=within_s):
             site = sites[node]
             if reply.has_error():
                 log.warning("%s: its process failed in secure aggregation (Flower error %d)", site, reply.error.code)

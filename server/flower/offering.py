@@ -17,24 +17,25 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 OFFER = "query.offer"
-WITHIN_S = 10.0
+WITHIN_S, EACH_S = 10.0, 0.5
+"""For a site to answer; and so much more of each that is asked: an answer takes twenty calls, and a SuperLink some hundred a second."""
 
 
 def standings(
     grid: "Grid", members: Mapping[SiteId, Member], sealed: bytes, offer: Offer, *, number: int = 0, within_s: float = WITHIN_S
 ) -> dict[SiteId, Standing | str]:
     """Of the members in contact, before round `number`, 0 where none has begun. Of one that does not answer as it should, why."""
-    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.app import ConfigRecord, RecordDict
 
     online = {node.node_id for node in grid.get_nodes() if node.status == "online"}
     here = {member.node: site for site, member in members.items() if member.node in online}
     nonces = {node: os.urandom(NONCE) for node in here}
-    messages = {}
-    for node, nonce in nonces.items():
-        record = ConfigRecord({"offer": sealed, "round": number, "nonce": nonce})
-        messages[node] = Message(RecordDict({"offer": record}), dst_node_id=node, message_type=OFFER, ttl=within_s)
+    questions = {
+        node: RecordDict({"offer": ConfigRecord({"offer": sealed, "round": number, "nonce": nonce})}) for node, nonce in nonces.items()
+    }
+    within_s += EACH_S * len(here)
     found: dict[SiteId, Standing | str] = dict.fromkeys(here.values(), f"did not answer within {within_s:g} s")
-    for node, reply in exchanged(grid, messages, deadline_s=within_s):
+    for node, reply in exchanged(grid, questions, OFFER, within_s=within_s):
         site = here[node]
         found[site] = _said(reply, site, offer, nonces[node], members[site].signing_key)
     return found

@@ -50,12 +50,17 @@ class Hospital:
         self.name, self.move, self.identity = name, move, new_identity()
         self.state: State = "approved"
         self.asked: list[int] = []
+        self.stood: list[int] = []
+        """Rounds before which it was asked how it stands."""
+        self.refuses: int | None = None
+        """The round in which it does."""
         self.received: dict[str, Adapter] = {}
         self.before: Callable[[Plan], None] = lambda _: None
         self.masker: Masker | None = None
         self.told: Told | None = None
 
     def stand(self, sealed: bytes, number: int, nonce: bytes) -> bytes:
+        self.stood.append(number)
         offer = opened_offer(sealed, consortium="north_west", public=signed.Envelope.from_bytes(sealed).key)
         said = Standing(site=self.name, run=offer.run, offer=offer.sha256, state=self.state, reason="as they wish", nonce=nonce.hex())
         return sealed_standing(said, self.identity.signing)
@@ -66,6 +71,9 @@ class Hospital:
             return Receipt(run=plan.run, round=plan.round, site=self.name, adapter=plan.adapter.fingerprint(), told=self.told)
         self.asked.append(plan.round)
         self.before(plan)
+        if plan.round == self.refuses:
+            self.state = "refused"
+            return Refusal(run=plan.run, round=plan.round, site=self.name, reason="not any more")
         delta = Adapter({name: np.full_like(array, self.move * plan.round) for name, array in plan.adapter.items()})
         update = Update(run=plan.run, round=plan.round, site=self.name, delta=delta, patients=5, steps=4, loss=0.5)
         return hide(self.masker, plan, update) if self.masker else update
@@ -197,6 +205,17 @@ def test_a_site_that_refuses_is_left_out_by_name_and_the_run_goes_on(world: Worl
     assert [dict(record.refused) for record in world.runs.rounds("summer")] == [{"oldham": "as they wish"}] * 3
     assert both["oldham"].asked == [] and both["oldham"].received == {}
     assert world.runs.standings("summer")["oldham"].delivered == "took no part"
+
+
+def test_a_site_that_approved_is_asked_anew_how_it_stands_only_after_it_refused_a_plan(world: World) -> None:
+    both = world.hospitals()
+    both["oldham"].refuses = 2
+    world.offer("easter")
+    with world.at(*both.values()), world.conducted("easter") as thread:
+        assert until(lambda: not thread.is_alive())
+    assert [dict(record.refused) for record in world.runs.rounds("easter")] == [{}, {"oldham": "not any more"}, {"oldham": "as they wish"}]
+    assert (both["bury"].stood, both["oldham"].stood) == ([0], [0, 3]) and both["oldham"].asked == [1, 2]
+    assert world.runs.standings("easter")["oldham"].state == "refused"
 
 
 def test_an_operator_begins_with_those_that_approved_and_a_late_one_joins_at_the_next_round(world: World) -> None:

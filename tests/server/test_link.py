@@ -49,8 +49,7 @@ def asked(coordinator: Coordinator, nodes: dict[str, int], blob: bytes, *, deadl
     """What each node answers: bytes, or the code of Flower's error."""
     names = {number: name for name, number in nodes.items()}
     with opened_grid(coordinator.link) as grid:
-        messages = {number: Message(wire.to_record(blob), dst_node_id=number, message_type="train", ttl=deadline_s) for number in names}
-        replies = dict(exchanged(grid, messages, deadline_s=deadline_s))
+        replies = dict(exchanged(grid, {number: wire.to_record(blob) for number in names}, "train", within_s=deadline_s))
     return {names[number]: reply.error.code if reply.has_error() else wire.from_record(reply.content) for number, reply in replies.items()}
 
 
@@ -118,11 +117,7 @@ def test_an_error_at_a_site_crosses_as_a_sentence_that_tells_nothing(coordinator
 
     with node(coordinator, site, fails), opened_grid(coordinator.link) as grid:
         assert until(lambda: coordinator.contact({"bury": site})["bury"])
-        ((_, reply),) = exchanged(
-            grid,
-            {nodes["bury"]: Message(wire.to_record(b"x"), dst_node_id=nodes["bury"], message_type="train", ttl=WITHIN_S)},
-            deadline_s=WITHIN_S,
-        )
+        ((_, reply),) = exchanged(grid, {nodes["bury"]: wire.to_record(b"x")}, "train", within_s=WITHIN_S)
     assert reply.error.reason == "an error at the site, written to its own log"
     assert "SECRET123" in caplog.text
     assert "SECRET123" not in coordinator.log.read_text()
