@@ -3,6 +3,7 @@
 import os
 import shutil
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import httpx
 
 from client.clock import CLOCK_S, both_clocks
 from client.home import SiteHome
+from client.journal import Journal
 from client.privacy.ledger import Ledger
 from client.status import status_of
 from rainhill import signed, weights
@@ -38,7 +40,8 @@ class Check:
 
 def checks(home: SiteHome) -> list[Check]:
     """In the order in which one thing rests on the others; those that rest on one that failed are left out."""
-    found = [_try("keys", lambda: _keys(home)), _try("disk", lambda: _disk(home)), _try("ledger", lambda: _ledger(home)), _data(home)]
+    own = {"keys": _keys, "disk": _disk, "journal": _journal, "ledger": _ledger}
+    found = [*(_try(name, partial(look, home)) for name, look in own.items()), _data(home)]
     try:
         bundle = home.bundle()
     except CredentialError as error:
@@ -64,10 +67,17 @@ def _keys(home: SiteHome) -> str:
 
 
 def _disk(home: SiteHome) -> str:
+    with tempfile.TemporaryFile(dir=home.state) as file:
+        file.write(b"may be written")
     free = shutil.disk_usage(home.state).free
     if free < ROOM:
         raise OSError(f"{home.state}: {free / 2**20:.0f} MiB are free, {ROOM / 2**20:.0f} are wanted")
     return f"{free / 2**30:.1f} GiB free in {home.state}"
+
+
+def _journal(home: SiteHome) -> str:
+    journal = Journal.existing(home.state, site=home.config.name)
+    return f"{journal.verify()} entries hold" if journal else "none yet; the daemon begins it"
 
 
 def _ledger(home: SiteHome) -> str:

@@ -17,6 +17,7 @@ from client.chain import Event
 from client.data import cohort
 from client.home import SiteHome
 from client.journal import Approved, Decision, Declined, Journal, Left, Offered, decision, envelope, rounds_left
+from client.privacy.ledger import Ledger
 from client.secure import Masker
 from rainhill.adapter import Adapter
 from rainhill.errors import CredentialError, RainhillError, RefusedError
@@ -128,6 +129,12 @@ class Offers:
         `shown` is the sha256 of the offer that the person was shown: RefusedError where it is another now.
         """
         offer, now = self._shown(run, shown), datetime.now(UTC)
+        count = offer.recipe.rounds.count
+        if rounds is not None and rounds > count:
+            raise RefusedError(f"run {run}: has {count} rounds, and {rounds} would be approved")
+        if offer.recipe.privacy is not None:
+            # What it would cost has to be known: one that cannot be read is said here, and not in the first round.
+            Ledger.existing(self.home.state, site=self.home.config.name)
         beyond = refusals(self.home, offer)
         if beyond:
             raise RefusedError(f"run {run}: the site's own file does not allow it: {'; '.join(beyond)}")
@@ -138,7 +145,7 @@ class Offers:
             recipe=offer.recipe.sha256,
             offer=offer.sha256,
             by=by,
-            rounds=rounds or offer.recipe.rounds.count,
+            rounds=rounds or count,
             until=now + timedelta(days=days),
             repeats=repeats,
             envelope=False,

@@ -3,11 +3,11 @@
     python -m perf.round_overhead [--rounds 30] [--fit 0] [--out runs/perf-round-overhead]
 
 Ours: `rainhill coordinator serve` and two sites, each in a process of its own (`perf._consortium` says what is real). A round counts from
-one round's checkpoint to the next one's, so with egress, merge, checkpoint, database and, where they are due, questions how sites stand; less the time
-of the slowest site's fit, as the site measured it. Flower: SuperLink, two SuperNodes and a ServerApp with FedAvg as they come, but
-for rounds that train alone, without FedAvg's evaluation; a ClientApp sends one array of the same bytes back. A round counts from one
-merge to the next, less the slowest ClientApp's own time in its function. The two take turns on the same machine. Printed besides: what
-daemons take of a core while nothing runs.
+one round's checkpoint to the next one's, so with egress, merge, checkpoint, database and, once a minute, the questions how sites stand;
+less the time of the slowest site's fit, as the site measured it. Flower: SuperLink, two SuperNodes and a ServerApp with FedAvg as they
+come, but for rounds that train alone, without FedAvg's evaluation; a ClientApp sends one array of the same bytes back. A round counts
+from one merge to the next, less the slowest ClientApp's own time in its function. The two take turns on the same machine. Printed
+besides: what daemons take of a core while nothing runs.
 """
 
 import argparse

@@ -68,7 +68,10 @@ class Child:
             self._pause = min(2 * self._pause, PAUSE_S[1])
         if now >= self._due:
             self.starts, self.started = self.starts + 1, now
-            self._process = subprocess.Popen(self.command, env={**os.environ, **self.environment})  # noqa: S603 - our own programs
+            # In a process group of its own: Ctrl-C at a terminal is this process's, which ends the others.
+            self._process = subprocess.Popen(  # noqa: S603 - our own programs
+                self.command, env={**os.environ, **self.environment}, process_group=0
+            )
             log.info("%s runs as process %d", self.name, self._process.pid)
 
     def stop(self) -> None:

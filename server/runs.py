@@ -158,8 +158,16 @@ class Runs:
                 raise RefusedError(f"run {run}: site {site!r} is not asked")
 
     def begin(self, name: str, *, by: str = "") -> None:
-        """Its rounds begin, because an operator wants it so where one is named. Nothing happens where they have begun."""
+        """Its rounds begin, because an operator wants it so where one is named. Nothing happens where they have begun.
+
+        RefusedError where fewer sites have approved it than a round wants.
+        """
         with self.database.session() as session:
+            _lock(session, name)
+            run = _run(_row(session, name))
+            approved, asked, quorum = _approved(session, run)
+            if by and run.state == "offered" and approved < quorum:
+                raise RefusedError(f"run {name}: {approved} of {asked} sites have approved it, the quorum is {quorum}")
             _move(session, name, "running", out_of=("offered",), words="", unless="running")
             if by:
                 note(session, by, "begin", name, {}, datetime.now(UTC))
@@ -247,13 +255,18 @@ class Runs:
 def _refuse_too_late(session: Session, run: Run, now: datetime) -> None:
     if now <= run.until:
         return
-    known = session.scalars(select(StandingRow.state).where(StandingRow.run == run.name)).all()
-    approved, quorum = sum(state in TAKES_PART for state in known), int(json.loads(run.recipe_json)["rounds"]["quorum"])
+    approved, asked, quorum = _approved(session, run)
     if approved < quorum:
         raise RefusedError(
             f"run {run.name}: could be approved until {run.until:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M} UTC; {approved} of "
-            f"{len(known)} sites have approved it, the quorum is {quorum}: offer its recipe again under another name"
+            f"{asked} sites have approved it, the quorum is {quorum}: offer its recipe again under another name"
         )
+
+
+def _approved(session: Session, run: Run) -> tuple[int, int, int]:
+    """How many sites have approved it, how many are asked, and how many updates a round wants."""
+    known = session.scalars(select(StandingRow.state).where(StandingRow.run == run.name)).all()
+    return sum(state in TAKES_PART for state in known), len(known), int(json.loads(run.recipe_json)["rounds"]["quorum"])
 
 
 def _standing(row: StandingRow) -> Standing:

@@ -7,7 +7,7 @@ from typing import Any
 from client.console import PER_PAGE
 from client.console.site import Site, found
 from client.home import OUTCOME, outcomes
-from client.journal import Offered
+from client.journal import Offered, OutcomeTold
 from client.privacy.statement import Snapshot
 from rainhill.console.arms import KINDS, Arm, arms_of
 from rainhill.console.frame import Page, Shown, Visitor
@@ -26,6 +26,8 @@ class Brought:
     private_steps: int
     left_out: tuple[str, ...]
     adapter: str
+    told: bool
+    """Whether the consortium was told."""
 
     @property
     def verdict(self) -> Verdict:
@@ -54,16 +56,17 @@ def pages(site: Site) -> list[Page]:
 
 def brought(site: Site) -> list[Brought]:
     """The run that was asked last comes first. DataError for a file that is none of ours."""
+    journal = found(site.journal).value or Snapshot()
+    told = {event.run for event in journal.parsed if isinstance(event, OutcomeTold)}
     try:
-        known = [_brought(one) for one in outcomes(site.home).values()]
+        known = [_brought(one, told=one["run"] in told) for one in outcomes(site.home).values()]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{site.home.state / 'runs'}: an {OUTCOME} there is none of ours: {error!r}") from error
-    journal = found(site.journal).value or Snapshot()
     place = {event.run: number for number, event in enumerate(journal.parsed) if isinstance(event, Offered)}
     return sorted(known, key=lambda one: -place.get(one.run, -1))
 
 
-def _brought(one: Mapping[str, Any]) -> Brought:
+def _brought(one: Mapping[str, Any], *, told: bool) -> Brought:
     return Brought(
         run=one["run"],
         patients=one["patients"],
@@ -73,4 +76,5 @@ def _brought(one: Mapping[str, Any]) -> Brought:
         private_steps=one["private_steps"],
         left_out=tuple(one["left_out"]),
         adapter=one["adapter"],
+        told=told,
     )

@@ -146,7 +146,7 @@ class Line:
         number = int(activated.node_id)
         self.contact.node = self._before = number
         if self._memory is not None:
-            write_whole(self._memory, str(number).encode(), private=True)
+            write_whole(self._memory, f"{number} {self._memory.parent.stat().st_ino}".encode(), private=True)
         log.info("connected to %s", self._where.address)
         return number
 
@@ -155,12 +155,12 @@ class Line:
         from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 
         try:
-            if self._before is None and self._memory is not None and self._memory.exists():
-                self._before = int(self._memory.read_text())
+            if self._before is None and self._memory is not None:
+                self._before = _remembered(self._memory)
             if self._before is not None:
                 self.client.DeactivateNode(DeactivateNodeRequest(node_id=self._before))
-        except (httpx.HTTPStatusError, ValueError) as error:
-            # It is not known any more, or not there.
+        except httpx.HTTPStatusError as error:
+            # It is not known any more.
             log.debug("%s", error)
 
     def _failed(self, error: Exception, pause: float) -> None:
@@ -170,6 +170,15 @@ class Line:
             # By this key, or for this clock: begins anew.
             self.contact.node = None
         log.warning("%s: %s; trying again in %.1f s", self._where.address, self.contact.reason, pause)
+
+
+def _remembered(path: Path) -> int | None:
+    """What a daemon of this very folder wrote. In a copy of the folder it is the number of one that may be running."""
+    try:
+        number, folder = (int(word) for word in path.read_text().split())
+    except (OSError, ValueError):
+        return None
+    return number if folder == path.parent.stat().st_ino else None
 
 
 def try_key(where: Where, memory: Path) -> str:

@@ -105,7 +105,8 @@ class Frame:
         name = form.get("name", "").strip()
         words = await run_in_threadpool(self._door.sign_in, name, form.get("password", ""))
         if words:
-            log.warning("somebody was not let in with an account's name and a password")
+            # No name: passwords are typed in its place.
+            log.warning("%s was not let in with an account's name and a password", request.client.host if request.client else "somebody")
             return self._login(known, words, HTTPStatus.UNAUTHORIZED)
         return self._let_in(known, name)
 

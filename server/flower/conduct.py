@@ -272,6 +272,10 @@ class Conductor:
             for answer in collect_live(grid, members, key=self.key, deadline_s=deadline_s, meanwhile=self._look, waits=self._waits)(asked):
                 if isinstance(answer, Refusal):
                     self.approved.pop(answer.site, None)
+                elif answer.site not in self.approved:
+                    # It had asked for time, and waits for nothing more.
+                    self.approved[answer.site] = time.monotonic()
+                    self.runs.stand(self.offer.run, answer.site, "approved", "")
                 yield answer
 
         return collect

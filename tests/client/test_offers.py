@@ -16,6 +16,7 @@ from client.egress import digest
 from client.home import SiteHome
 from client.journal import Approved, Left, Offered
 from client.offers import Offers
+from client.privacy.ledger import Ledger
 from rainhill import signed
 from rainhill.errors import ConfigError, CredentialError, LedgerError, RefusedError
 from rainhill.offer import Offer, sealed_offer
@@ -193,6 +194,27 @@ def test_so_many_updates_leave_as_rounds_were_approved(site_file: Path, plain: A
     assert stands(at, offer, number=2, plan=second) == ("pending", "was approved for 1 rounds, which are done")
     # One that was lost on its way may leave again.
     assert stands(at, offer, number=1, plan=first)[0] == "approved"
+
+
+def test_no_more_rounds_are_approved_than_the_run_has(site_file: Path, plain: Asks) -> None:
+    at = offers(site_file)
+    at.take(plain.sealed())
+    before = len(at.journal.entries())
+    with pytest.raises(RefusedError, match="run spring: has 2 rounds, and 99 would be approved"):
+        at.approve("spring", by="Grace", rounds=99)
+    assert len(at.journal.entries()) == before
+
+
+def test_a_private_run_is_not_approved_where_the_ledger_cannot_be_read(site_file: Path, private: Asks) -> None:
+    with site_file.open("a") as file:
+        file.write("[privacy]\nepsilon = 8\n")
+    at = offers(site_file)
+    at.take(private.sealed())
+    Ledger.open(at.home.state, site="bury")
+    (at.home.state / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + bytes(4000))
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite"):
+        at.approve("spring", by="Grace")
+    assert not any(isinstance(event, Approved) for event in at.journal.events())
 
 
 def test_another_plan_of_a_round_that_left_is_another_look_at_the_patients(site_file: Path, plain: Asks) -> None:

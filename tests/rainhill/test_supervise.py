@@ -60,6 +60,8 @@ def test_a_process_that_is_killed_is_started_again_and_what_ended_it_is_said(kep
     kept(child)
     assert until(lambda: child.running)
     first = child.pid
+    # Ctrl-C at a terminal goes to all of a group.
+    assert first is not None and os.getpgid(first) == first != os.getpgrp()
     os.kill(first, signal.SIGKILL)
     assert until(lambda: child.starts == 2 and child.running)
     assert child.ended == "signal SIGKILL"

@@ -53,7 +53,8 @@ class Hospital:
         self.stood: list[int] = []
         """Rounds before which it was asked how it stands."""
         self.refuses: int | None = None
-        """The round in which it does."""
+        self.waits: int | None = None
+        """The rounds in which it does, or once asks for time."""
         self.received: dict[str, Adapter] = {}
         self.before: Callable[[Plan], None] = lambda _: None
         self.masker: Masker | None = None
@@ -71,6 +72,9 @@ class Hospital:
             return Receipt(run=plan.run, round=plan.round, site=self.name, adapter=plan.adapter.fingerprint(), told=self.told)
         self.asked.append(plan.round)
         self.before(plan)
+        if plan.round == self.waits:
+            self.waits = None
+            return Waiting(run=plan.run, round=plan.round, site=self.name, reason="waits to be released", retry_s=0.1)
         if plan.round == self.refuses:
             self.state = "refused"
             return Refusal(run=plan.run, round=plan.round, site=self.name, reason="not any more")
@@ -216,6 +220,16 @@ def test_a_site_that_approved_is_asked_anew_how_it_stands_only_after_it_refused_
     assert [dict(record.refused) for record in world.runs.rounds("easter")] == [{}, {"oldham": "not any more"}, {"oldham": "as they wish"}]
     assert (both["bury"].stood, both["oldham"].stood) == ([0], [0, 3]) and both["oldham"].asked == [1, 2]
     assert world.runs.standings("easter")["oldham"].state == "refused"
+
+
+def test_a_site_that_asked_for_time_in_the_last_round_waits_for_nothing_afterwards(world: World) -> None:
+    both = world.hospitals()
+    both["bury"].waits = 3
+    world.offer("whitsun")
+    with world.at(*both.values()), world.conducted("whitsun") as thread:
+        assert until(lambda: not thread.is_alive())
+    assert [len(record.answered) for record in world.runs.rounds("whitsun")] == [2, 2, 2] and both["bury"].asked == [1, 2, 3, 3]
+    assert {one.state for one in world.runs.standings("whitsun").values()} == {"approved"}
 
 
 def test_an_operator_begins_with_those_that_approved_and_a_late_one_joins_at_the_next_round(world: World) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shutil import copytree
 
 import httpx
 import numpy as np
@@ -149,6 +150,18 @@ def test_a_site_that_was_taken_out_is_let_in_again_with_the_same_key(coordinator
         assert admit_only(coordinator.link, keys) == first
         assert until(lambda: contact.reason == "")
         assert asked(coordinator, first, b"again") == {"bury": b"niaga"}
+
+
+def test_a_copy_of_a_sites_folder_does_not_push_out_the_daemon_that_runs(coordinator: Coordinator, tmp_path: Path) -> None:
+    site = new_identity()
+    nodes = admit_only(coordinator.link, {"bury": site.node_public.encode()})
+    (tmp_path / "first").mkdir()
+    with node(coordinator, site, backwards, memory=tmp_path / "first" / "node"):
+        assert until(lambda: coordinator.contact({"bury": site})["bury"])
+        copytree(tmp_path / "first", tmp_path / "copy")
+        with node(coordinator, site, lambda _: pytest.fail("the copy was asked"), memory=tmp_path / "copy" / "node") as copy:
+            assert until(lambda: copy.reason.startswith("another daemon is in contact with this site's key"))
+            assert asked(coordinator, nodes, b"abc") == {"bury": b"cba"} and copy.node is None
 
 
 @contextmanager

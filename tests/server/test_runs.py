@@ -253,8 +253,17 @@ def test_a_result_is_to_be_brought_until_every_site_has_it_or_does_not_take_it(r
         runs.deliver("spring-1", "wirral", RECEIVED)
 
 
+def test_nobody_begins_a_run_that_fewer_sites_have_approved_than_a_round_wants(runs: Runs) -> None:
+    offered(runs)
+    runs.stand("spring-1", "bury", "pending", "")
+    with pytest.raises(RefusedError, match="run spring-1: 0 of 2 sites have approved it, the quorum is 1"):
+        runs.begin("spring-1", by="grace")
+    assert runs.run("spring-1").state == "offered" and acts(runs) == [("ada", "run", "spring-1")]
+
+
 def test_an_operator_who_begins_a_run_is_written_down(runs: Runs) -> None:
     offered(runs)
+    runs.stand("spring-1", "bury", "approved", "")
     runs.begin("spring-1", by="grace")
     runs.begin("spring-1")
     assert acts(runs) == [("ada", "run", "spring-1"), ("grace", "begin", "spring-1")]

@@ -15,11 +15,12 @@ from client.console.accounts import accounts_of
 from client.console.pages import console_of
 from client.egress import Door
 from client.home import SiteHome, outcomes
-from client.journal import Approved, Declined, Released, Withheld
+from client.journal import Approved, Declined, OutcomeTold, Released, Withheld
 from client.offers import training_patients
 from client.privacy.events import Members
 from client.privacy.ledger import Ledger
 from rainhill.messages import Refusal
+from rainhill.told import Told
 from tests.browser import PASSWORD, PHONE, axe, browser, overflow, page, served, sign_in
 from tests.client.console.hospital import World
 from tests.conftest import write_hospital
@@ -195,6 +196,15 @@ def test_what_was_spent_and_what_it_brought_are_drawn_with_their_numbers(world: 
     rows = page.get_by_role("region", name="Run spring").locator("tbody tr")
     assert rows.count() == 3 and rows.nth(2).get_by_role("img").count() == 2
     assert f"on {outcomes(world.home)['spring']['patients']} patients of the site's test part" in page.content()
+    assert (
+        page.get_by_text("Of a run that ends from now on none of this leaves").is_visible()
+        and page.get_by_text("None of it has left.").is_visible()
+    )
+    world.offers.journal.append(
+        OutcomeTold(run="spring", recipe="4" * 64, to="north_west", outcome=Told.of(outcomes(world.home)["spring"]))
+    )
+    page.reload()
+    assert page.get_by_text("The consortium was told these numbers.").is_visible() and page.get_by_text("None of it has left.").count() == 0
 
 
 def test_who_only_looks_or_looks_after_the_daemon_decides_nothing(world: World, origin: str, page: Tab) -> None:
