@@ -1,5 +1,6 @@
 """A site's own file, `SiteConfig`, and the sections in it."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,8 +16,13 @@ def _plain_name(name: str) -> str:
     return name
 
 
-_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]"
-_HOURS = f"^({_TIME}-{_TIME})?$"
+def _window(hours: str) -> str:
+    time = "([01][0-9]|2[0-3]):[0-5][0-9]"
+    if hours and not re.fullmatch(f"{time}-{time}", hours):
+        raise ValueError('is no window of a day such as "19:00-07:00"')
+    return hours
+
+
 Name = Annotated[str, AfterValidator(_plain_name)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -139,7 +145,7 @@ class PolicyConfig(Section):
     """With fewer training patients the site takes no part."""
     max_pending: int = Field(default=50, ge=1)
     """Offers that nobody has decided on which the site keeps, at most; further ones are refused, so that they cannot fill its disk."""
-    hours: Annotated[str, Field(pattern=_HOURS)] = ""
+    hours: Annotated[str, AfterValidator(_window)] = ""
     """When it may train, in the machine's own time, such as "19:00-07:00"; always where empty. A fit that has begun is finished."""
     hold: bool = False
     """Whether each update stays until somebody at the site releases it."""

@@ -67,13 +67,15 @@ def parse(raw: dict[str, Any], model: type[Model], *, origin: str) -> Model:
 
 def _describe(problem: Any, model: type[BaseModel]) -> str:
     keys = [shown(str(part)) for part in problem["loc"]]
-    key = ".".join(keys) or "file"
+    key = ".".join(keys)
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key{_nearest(keys, model)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
     got = problem["input"]
     message = problem["msg"].removeprefix("Value error, ")
+    if not keys:
+        return str(message)
     return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {shown(repr(got))}: {message}"
 
 

@@ -93,6 +93,12 @@ def test_a_site_tells_no_outcome_where_it_withholds_its_numbers(tmp_path: Path) 
     text = 'name = "a"\n[policy]\ntell_outcome = true\n[privacy]\nepsilon = 3\nrelease = "{}"\n'
     for release in ("withheld", "noised"):
         said = refused(tmp_path / "a.toml", text.format(release), SiteConfig)
-        assert f"policy.tell_outcome = true with privacy.release = '{release}'" in said
+        assert f"a.toml: policy.tell_outcome = true with privacy.release = '{release}'" in said
     (tmp_path / "a.toml").write_text(text.format("suppressed"))
     assert read_toml(tmp_path / "a.toml", SiteConfig).policy.tell_outcome
+
+
+@pytest.mark.parametrize("hours", ["7-19", "19:00", "24:00-07:00", "19:00-07:00 ", "19:00-07:60"])
+def test_hours_that_are_none_are_said_to_be_none(tmp_path: Path, hours: str) -> None:
+    said = refused(tmp_path / "a.toml", f'name = "a"\n[policy]\nhours = "{hours}"\n', SiteConfig)
+    assert said.endswith(f'policy.hours = {hours!r}: is no window of a day such as "19:00-07:00"')
