@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rainhill.console.frame import Console, Visitor
-from rainhill.console.sessions import Session, Sessions
+from rainhill.console.sessions import Session, Sessions, Unsigned
 from rainhill.console.throttle import Throttle
 
 LOOK = "X-Rainhill-Look"
@@ -22,6 +22,7 @@ class Known:
 
     session: Session
     token: str
+    """Of a visitor who has signed in; empty else."""
     visitor: Visitor | None
     """None where nobody has signed in."""
     fresh: bool
@@ -29,25 +30,23 @@ class Known:
 
 
 class Door:
-    def __init__(self, console: Console, sessions: Sessions | None = None, throttle: Throttle | None = None) -> None:
+    def __init__(
+        self, console: Console, sessions: Sessions | None = None, throttle: Throttle | None = None, unsigned: Unsigned | None = None
+    ) -> None:
         self._console = console
-        self.sessions, self._throttle = sessions or Sessions(), throttle or Throttle()
+        self.sessions, self._throttle, self._unsigned = sessions or Sessions(), throttle or Throttle(), unsigned or Unsigned()
         # A password takes 64 MiB to look at: one at a time.
         self._one = threading.Lock()
 
     def known(self, request: Request) -> Known:
         """A new session, of nobody, where the request shows none that holds."""
         token = request.cookies.get(self._console.cookie, "")
-        session = self.sessions.find(token, touch=LOOK not in request.headers) if token else None
-        if session is None:
-            session = Session()
-            return Known(session=session, token=self.sessions.begin(session), visitor=None, fresh=True)
-        visitor = self._visitor(session)
-        if session.name and visitor is None:
-            self.sessions.end(token)
-            session = Session()
-            return Known(session=session, token=self.sessions.begin(session), visitor=None, fresh=True)
-        return Known(session=session, token=token, visitor=visitor, fresh=False)
+        session = self.sessions.find(token, touch=LOOK not in request.headers)
+        visitor = self._visitor(session) if session else None
+        if session and visitor:
+            return Known(session=session, token=token, visitor=visitor, fresh=False)
+        self.sessions.end(token)
+        return Known(session=self._unsigned.opened(token) or Session(), token="", visitor=None, fresh=True)
 
     def sign_in(self, name: str, password: str) -> str:
         """Why not, empty where this is an account and its password. Nothing in it tells whether there is such an account."""
@@ -70,13 +69,12 @@ class Door:
     def mark(self, known: Known, response: Response) -> Response:
         """Gives the browser its token."""
         if known.fresh:
+            token = known.token or self._unsigned.sealed(known.session)
             # Lax: who follows a link from a mail, or comes back from signing in elsewhere, is known. Nothing is done by GET.
-            response.set_cookie(self._console.cookie, known.token, httponly=True, samesite="lax", secure=self._console.secure)
+            response.set_cookie(self._console.cookie, token, httponly=True, samesite="lax", secure=self._console.secure)
         return response
 
     def _visitor(self, session: Session) -> Visitor | None:
-        if not session.name:
-            return None
         if session.role:
             return Visitor(name=session.name, role=session.role)
         account = self._console.accounts.all().get(session.name)

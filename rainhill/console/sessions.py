@@ -1,7 +1,8 @@
-"""Who is signed in to a console, and until when. Sessions are kept in memory: a restart ends them all."""
+"""Who is signed in to a console, and until when. Sessions are kept in memory, those of nobody by the browser: a restart ends them all."""
 
 import hashlib
 import hmac
+import json
 import secrets
 import threading
 import time
@@ -9,12 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from cryptography.fernet import Fernet, InvalidToken
+
 IDLE_S, LONGEST_S = 30 * 60.0, 10 * 3600.0
 """A session is over when nothing was asked for so long, and when it began so long ago."""
 UNSIGNED_S = 15 * 60.0
 """For somebody to type a password, or to come back from where they sign in."""
 MOST = 1000
 """Sessions at once, of which the one that was idle longest gives way."""
+_LONGEST_AFTER = 500
+"""Characters: a browser keeps no cookie of more than 4,096."""
 
 
 @dataclass(kw_only=True)
@@ -22,7 +27,7 @@ class Session:
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     """What each form of it must bring along."""
     name: str = ""
-    """Whose it is; empty before somebody has signed in."""
+    """Whose it is; empty before somebody has signed in: then nothing of it is kept here, however many ask."""
     role: str = ""
     """As who signs people in elsewhere said; empty for a local account, whose role is looked up each time."""
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -53,7 +58,7 @@ class Sessions:
         with self._lock:
             self._known = {key: one for key, one in self._known.items() if self._holds(one, now)}
             if len(self._known) >= MOST:
-                del self._known[min(self._known, key=lambda key: (bool(self._known[key].name), self._known[key].last_s))]
+                del self._known[min(self._known, key=lambda key: self._known[key].last_s)]
             self._known[_key(token)] = session
         return token
 
@@ -73,9 +78,26 @@ class Sessions:
             self._known.pop(_key(token), None)
 
     def _holds(self, one: Session, now: float) -> bool:
-        if not one.name:
-            return now - one.first_s < UNSIGNED_S
         return now - one.last_s < IDLE_S and now - one.first_s < LONGEST_S
+
+
+class Unsigned:
+    """Sessions of nobody, which the browser keeps: sealed, so that it can neither read nor make one, and for so long."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._seal = clock, Fernet(Fernet.generate_key())
+
+    def sealed(self, session: Session) -> str:
+        after = session.after if len(session.after) <= _LONGEST_AFTER else "/"
+        kept = json.dumps({"csrf": session.csrf, "after": after, "notes": session.notes})
+        return self._seal.encrypt_at_time(kept.encode(), int(self._clock())).decode()
+
+    def opened(self, token: str) -> Session | None:
+        try:
+            kept = json.loads(self._seal.decrypt_at_time(token, int(UNSIGNED_S), int(self._clock())))
+        except (InvalidToken, ValueError):
+            return None
+        return Session(csrf=kept["csrf"], after=kept["after"], notes=kept["notes"])
 
 
 def _key(token: str) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rainhill.console.accounts import SHORTEST, Accounts
-from rainhill.console.sessions import IDLE_S, MOST, UNSIGNED_S, Session, Sessions
+from rainhill.console.sessions import IDLE_S, MOST, UNSIGNED_S, Session, Sessions, Unsigned
 from rainhill.console.throttle import LONGEST_S, Throttle
 from rainhill.errors import CredentialError, RefusedError
 
@@ -104,20 +104,32 @@ class Clock:
         return self.now
 
 
-def test_sessions_give_way_when_there_are_too_many_those_of_nobody_first() -> None:
+def test_of_too_many_sessions_the_one_that_was_idle_longest_gives_way() -> None:
     clock = Clock()
-    sessions = Sessions(clock)
-    signed = sessions.begin(Session(name="ada"))
-    tokens = []
-    for _ in range(MOST + 5):
+    sessions, tokens = Sessions(clock), []
+    for _ in range(MOST + 1):
         clock.now += 0.1
-        tokens.append(sessions.begin(Session()))
-    assert sessions.find(signed) is not None
-    assert sessions.find(tokens[0]) is None and sessions.find(tokens[-1]) is not None
-    clock.now += UNSIGNED_S
-    assert sessions.find(tokens[-1]) is None and sessions.find(signed) is not None
+        tokens.append(sessions.begin(Session(name="ada")))
+    assert sessions.find(tokens[0]) is None and sessions.find(tokens[1]) is not None
     clock.now += IDLE_S
-    assert sessions.find(signed) is None
+    assert sessions.find(tokens[1]) is None
+
+
+def test_a_session_of_nobody_is_the_browsers_to_keep_and_not_to_make_or_to_read() -> None:
+    clock = Clock()
+    unsigned, before = Unsigned(clock), Session(after="/asked/spring", notes={"state": "4" * 32})
+    token = unsigned.sealed(before)
+    assert before.csrf not in token and "spring" not in token
+    again = unsigned.opened(token)
+    assert again is not None and (again.csrf, again.after, again.notes, again.name) == (before.csrf, before.after, before.notes, "")
+    changed = token[:40] + ("A" if token[40] != "A" else "B") + token[41:]
+    assert [unsigned.opened(one) for one in ("", "x", "é", changed, Unsigned(clock).sealed(before))] == [None] * 5
+    clock.now += UNSIGNED_S + 1
+    assert unsigned.opened(token) is None
+    # A browser takes no cookie of more than 4,096 characters.
+    long = unsigned.sealed(Session(after="/" + "x" * 60_000))
+    found = unsigned.opened(long)
+    assert len(long) < 2000 and found is not None and found.after == "/"
 
 
 def test_a_wait_doubles_with_each_wrong_password_and_ends() -> None:

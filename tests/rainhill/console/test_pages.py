@@ -13,7 +13,7 @@ from playwright.sync_api import Page as Tab
 from rainhill.console.accounts import Accounts
 from rainhill.console.door import Door
 from rainhill.console.frame import Act, Console, Done, Page, Shown, Visitor
-from rainhill.console.sessions import IDLE_S, LONGEST_S, Sessions
+from rainhill.console.sessions import IDLE_S, LONGEST_S, MOST, Sessions
 from rainhill.console.throttle import Throttle
 from rainhill.errors import RefusedError
 from rainhill.listening import ConsoleConfig
@@ -220,6 +220,16 @@ def test_the_token_from_before_signing_in_is_worth_nothing_after(client: httpx.C
     client.cookies.clear()
     client.cookies.update(before)
     assert client.get("/").headers["location"] == "/login"
+
+
+def test_who_asks_for_many_pages_keeps_nobody_from_signing_in(origin: str, client: httpx.Client) -> None:
+    form = {"csrf": token(client.get("/login").text), "name": "ada", "password": PASSWORD}
+    with httpx.Client(base_url=origin) as stranger:
+        for number in range(MOST + 5):
+            stranger.cookies.clear()
+            assert stranger.get(f"/{number}").status_code == 404
+    assert client.post("/login", data=form).headers["location"] == "/"
+    assert "names" in client.get("/").text
 
 
 def test_who_lost_the_account_or_got_another_role_is_signed_out(world: World, client: httpx.Client) -> None:
