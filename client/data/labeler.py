@@ -1,0 +1,103 @@
+"""Findings that a report speaks of: present, absent or uncertain, on which side and how severe, and by which of its words.
+
+Rules over the words of a clause, in the order of CheXpert (Irvin et al. 2019, arXiv:1901.07031): uncertainty that contains a negation,
+then negation, then any other uncertainty. The words are in phrase files, which a site may add to: docs/labeler.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from client.data.clauses import OTHER, Item, Severity, Side, State, claims, reached, severity_of, side_of, state_of
+from client.data.vocabulary import FINDINGS, PATHOLOGIES, Meaning, Token, read_vocabularies, tokens, tree_of
+
+Label = Literal["positive", "negative", "uncertain", "unmentioned"]
+_RANK: Mapping[Label, int] = {"positive": 3, "uncertain": 2, "negative": 1, "unmentioned": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mention:
+    finding: str
+    state: State
+    side: Side
+    severity: Severity
+    start: int
+    end: int
+    """Of its words in the text."""
+    words: str
+    cue: str
+    """The words that made it negative or uncertain; empty of a plain one."""
+
+
+class Labeler:
+    def __init__(self, *, language: str = "en", own: Sequence[Path] = ()) -> None:
+        """`own` are phrase files of the site. ConfigError for one that is none."""
+        vocabularies = read_vocabularies(language, own)
+        without = {phrase for one in vocabularies for phrase in one.without}
+        self._tree = tree_of((phrase, meaning) for one in vocabularies for phrase, meaning in one.meanings() if phrase not in without)
+
+    def mentions(self, text: str) -> list[Mention]:
+        """In their order. A phrase that stands for two findings is a mention of both."""
+        found: list[Mention] = []
+        sentence: list[Token] = []
+        for token in (*tokens(text), None):
+            if token is not None and token.word:
+                sentence.append(token)
+            elif sentence:
+                found.extend(self._of_sentence(text, sentence))
+                sentence = []
+        return found
+
+    def labels(self, text: str) -> dict[str, Label]:
+        """Each of `FINDINGS`: what is said of it most strongly, where several mentions differ."""
+        return labels_of(self.mentions(text))
+
+    def _of_sentence(self, text: str, sentence: list[Token]) -> Iterator[Mention]:
+        items = self._items(sentence)
+        for claim in claims(items):
+            if reached(items, claim, ("history",)) is not None:
+                continue
+            state, cue = state_of(items, claim)
+            first, last = sentence[items[claim.begin].first], sentence[items[claim.at].last]
+            yield Mention(
+                finding=claim.finding,
+                state=state,
+                side=side_of(items, claim),
+                severity=severity_of(items, claim),
+                start=first.start,
+                end=last.end,
+                words=text[first.start : last.end],
+                cue=text[sentence[cue.first].start : sentence[cue.last].end] if cue else "",
+            )
+
+    def _items(self, sentence: list[Token]) -> list[Item]:
+        """The longest phrase at each place, from left to right."""
+        found: list[Item] = []
+        place, length, further = 0, len(sentence), self._tree.further
+        while place < length:
+            best: tuple[Meaning, ...] = ()
+            node, end = further.get(sentence[place].word), place
+            at = place
+            while node is not None:
+                if node.meanings:
+                    best, end = node.meanings, at
+                at += 1
+                node = node.further.get(sentence[at].word) if at < length else None
+            if best:
+                found.append(Item(best, place, end))
+            place = end + 1
+        return found
+
+
+def labels_of(mentions: Sequence[Mention]) -> dict[str, Label]:
+    found: dict[str, Label] = dict.fromkeys(FINDINGS, "unmentioned")
+    other = False
+    for one in mentions:
+        if one.finding == OTHER:
+            other = other or one.state != "negative"
+        elif _RANK[one.state] > _RANK[found[one.finding]]:
+            found[one.finding] = one.state
+    abnormal = other or any(_RANK[found[finding]] > 1 for finding in PATHOLOGIES)
+    found["no_finding"] = "negative" if abnormal else "positive"
+    return found

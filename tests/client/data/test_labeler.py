@@ -1,0 +1,167 @@
+"""What the labeler reads in a report: hard sentences, phantoms in every style, real reports, and laws over any text."""
+
+from collections import Counter
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.data.clauses import OTHER
+from client.data.elements import elements
+from client.data.labeler import Labeler, labels_of
+from client.data.vocabulary import FINDINGS
+from perf.labeler import agreements, hard_in, reads_as, reports_in
+from rainhill.errors import ConfigError
+from rainhill.toml import read_toml
+from sites import hospital, report_text
+from sites.cases import FINDINGS as DRAWN
+from sites.hospital import HospitalConfig
+
+HERE = Path(__file__).parent
+REPORTS = Path(__file__).parents[4] / "shared/data/cxr/reports_iu/NLMCXR_reports.tgz"
+ENGLISH, GERMAN = Labeler(), Labeler(language="de")
+NAMED = {"effusion": "pleural_effusion", "oedema": "edema", "nodule": "lung_lesion", "device": "support_devices"}
+"""Findings of phantoms that reports are labelled with under another name."""
+SENTENCES = [one.text for one in hard_in(HERE / "hard_sentences.txt")]
+
+
+def told(text: str, labeler: Labeler = ENGLISH) -> dict[str, str]:
+    return {finding: label for finding, label in labeler.labels(text).items() if label != "unmentioned" and finding != "no_finding"}
+
+
+def test_of_two_hundred_hard_sentences_at_least_85_in_100_are_read_as_a_person_reads_them() -> None:
+    hard = hard_in(HERE / "hard_sentences.txt")
+    wrong = [one for one in hard if not reads_as(ENGLISH, one)]
+    assert len(hard) >= 200 and len(wrong) <= 0.15 * len(hard), [one.text for one in wrong]
+    kinds = Counter(one.kind for one in hard)
+    assert all(sum(one.kind == kind for one in wrong) <= 0.2 * count for kind, count in kinds.items()), wrong
+
+
+def test_german_is_read_too() -> None:
+    assert [one.text for one in hard_in(HERE / "german_sentences.txt") if not reads_as(GERMAN, one)] == []
+
+
+@pytest.mark.parametrize("style", get_args(report_text.Style))
+def test_what_a_phantoms_report_says_in_any_style_is_what_was_drawn(style: report_text.Style) -> None:
+    config = read_toml(Path(hospital.__file__).with_name("liverpool.toml"), HospitalConfig).phantom
+    train, test = hospital.draw(config.model_copy(update={"patients": 400, "test_patients": 0}), seed=0)
+    counts = {finding: Counter[tuple[bool, bool]]() for finding in DRAWN}
+    for case in (case for patient in (*train, *test) for case in patient.cases):
+        labels, drawn = ENGLISH.labels(report_text.write(case, style)), {finding.name for finding in case.findings}
+        for finding in DRAWN:
+            counts[finding][labels[NAMED.get(finding, finding)] in ("positive", "uncertain"), finding in drawn] += 1
+    for finding, of in counts.items():
+        f1 = 2 * of[True, True] / (2 * of[True, True] + of[True, False] + of[False, True])
+        assert of[True, True] >= 10 and f1 >= 0.95, (finding, of)
+
+
+@pytest.mark.skipif(not REPORTS.exists(), reason=f"the Indiana University reports are not at {REPORTS}")
+def test_real_reports_are_called_normal_where_people_called_them_so() -> None:
+    reports = list(reports_in(REPORTS))
+    found = {one.name: one for one in agreements(reports, [ENGLISH.labels(one.text) for one in reports])}
+    assert len(reports) == 3955 and found["normal"].headed == 1391
+    assert found["normal"].f1 >= 0.90, found["normal"]
+    assert all(found[finding].f1 >= 0.85 for finding in ("cardiomegaly", "atelectasis", "lung_lesion")), found
+
+
+def test_uncertainty_with_a_negation_in_it_comes_before_negation_and_that_before_other_uncertainty() -> None:
+    assert told("Cannot exclude effusion.") == {"pleural_effusion": "uncertain"}
+    assert told("No suspected effusion.") == {"pleural_effusion": "negative"}
+    assert told("Suspected effusion.") == {"pleural_effusion": "uncertain"}
+    assert told("No mass, possible effusion.") == {"lung_lesion": "negative", "pleural_effusion": "uncertain"}
+
+
+def test_a_report_says_of_a_finding_what_it_says_most_strongly() -> None:
+    text = "No effusion.\n\nPossible effusion.\n\n"
+    assert told(text) == {"pleural_effusion": "uncertain"}
+    assert told(text + "IMPRESSION: small left effusion.") == {"pleural_effusion": "positive"}
+
+
+def test_a_report_is_normal_where_no_class_and_no_other_abnormality_is_found() -> None:
+    assert ENGLISH.labels("The heart is normal. Right PICC line.")["no_finding"] == "positive"
+    assert ENGLISH.labels("")["no_finding"] == "positive"
+    for said in ("Possible pneumonia.", "Scoliosis.", "Small effusion."):
+        assert ENGLISH.labels(said)["no_finding"] == "negative"
+    assert ENGLISH.labels("No scoliosis. No effusion.")["no_finding"] == "positive"
+
+
+def test_a_mention_tells_its_words_and_what_decided() -> None:
+    text = "The heart is\nmildly enlarged. Cannot exclude a small left pleural effusion; no evidence of pneumothorax."
+    heart, effusion, pneumothorax = ENGLISH.mentions(text)
+    assert (heart.words, heart.cue, heart.state, heart.severity) == ("heart is\nmildly enlarged", "", "positive", "mild")
+    assert (effusion.words, effusion.cue, effusion.side, effusion.severity) == ("pleural effusion", "Cannot exclude", "left", "mild")
+    assert (pneumothorax.words, pneumothorax.cue, pneumothorax.state) == ("pneumothorax", "no evidence of", "negative")
+
+
+def test_lines_that_are_full_go_on_and_lists_and_headings_begin_anew() -> None:
+    assert told("No consolidation\nor effusion.") == {"consolidation": "negative", "pleural_effusion": "negative"}
+    assert told("- no consolidation\n- effusion") == {"consolidation": "negative", "pleural_effusion": "positive"}
+    assert told("LUNGS: no consolidation\nPLEURA: effusion") == {"consolidation": "negative", "pleural_effusion": "positive"}
+
+
+@given(st.text() | st.lists(st.sampled_from([*" .,;:?!\n", *" ".join(SENTENCES).split()]), max_size=60).map(" ".join))
+def test_any_text_is_read_and_each_mention_lies_in_it(text: str) -> None:
+    mentions = ENGLISH.mentions(text)
+    assert set(labels_of(mentions)) == set(FINDINGS)
+    for one in mentions:
+        assert text[one.start : one.end] == one.words and one.words and one.cue in text
+        assert one.finding in FINDINGS or one.finding == OTHER
+
+
+@given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_what_a_report_says_does_not_depend_on_the_order_of_its_sentences(sentences: list[str], random) -> None:
+    shuffled = random.sample(sentences, len(sentences))
+    assert ENGLISH.labels("\n\n".join(sentences)) == ENGLISH.labels("\n\n".join(shuffled))
+
+
+def test_a_site_adds_words_of_its_own_and_takes_others_away(tmp_path: Path) -> None:
+    own = tmp_path / "bury.toml"
+    own.write_text(
+        'language = "en"\nwithout = ["line"]\n[findings.pleural_effusion]\nwords = ["meniscus sign"]\n[cues]\nnegated_before = ["nae"]\n'
+    )
+    labeler = Labeler(own=[own])
+    assert told("Meniscus sign left. Fluid line.", labeler) == {"pleural_effusion": "positive"}
+    assert told("Nae effusion.", labeler) == {"pleural_effusion": "negative"}
+    assert told("Meniscus sign left. Fluid line.") == {"support_devices": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('language = "en"\n[findings.effusions]\nwords = ["x"]\n', "effusions is no finding that reports are labelled with"),
+        ('language = "en"\n[findings.no_finding]\nwords = ["x"]\n', "no_finding is no finding that reports are labelled with"),
+        ('language = "en"\n[findings.edema]\nwords = ["..."]\n', "has no word"),
+        ('language = "en"\n[findings.edema]\nword = ["x"]\n', "unknown key"),
+        ('language = "de"\n', "its phrases are of language 'de', wanted are those of 'en'"),
+    ],
+)
+def test_a_phrase_file_that_is_none_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"own\.toml") as refused:
+        Labeler(own=[tmp_path / "own.toml"])
+    assert said in str(refused.value)
+
+
+def test_a_language_that_there_is_no_file_of_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match="no phrases of language 'fr'; there are those of de, en"):
+        Labeler(language="fr")
+
+
+def test_elements_tell_what_is_absent_from_what_is_unspecified() -> None:
+    mentions = ENGLISH.mentions("Small left effusion. Large right effusion. No pneumothorax. Possible pneumonia.")
+    found = {one["finding"]: one for one in elements(mentions)}
+    assert list(found) == list(FINDINGS)
+    effusion = found["pleural_effusion"]
+    assert (effusion["presence"], effusion["side"], effusion["severity"]) == ("present", "both", "severe")
+    assert effusion["words"] == ["effusion", "effusion"]
+    assert (found["pneumothorax"]["presence"], found["pneumothorax"]["words"]) == ("absent", ["No pneumothorax"])
+    assert found["pneumonia"]["presence"] == "uncertain" and found["pneumonia"]["side"] == "unspecified"
+    assert found["fracture"] == {
+        "finding": "fracture",
+        "presence": "unspecified",
+        "side": "unspecified",
+        "severity": "unspecified",
+        "words": [],
+    }
