@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.data.clauses import OTHER, Item, Severity, Side, State, claims, reached, severity_of, side_of, state_of
-from client.data.vocabulary import FINDINGS, PATHOLOGIES, Meaning, Token, read_vocabularies, tokens, tree_of
+from client.data.vocabulary import FINDINGS, PATHOLOGIES, Meaning, Node, Token, read_vocabularies, tokens, tree_of
 
 Label = Literal["positive", "negative", "uncertain", "unmentioned"]
 _RANK: Mapping[Label, int] = {"positive": 3, "uncertain": 2, "negative": 1, "unmentioned": 0}
@@ -36,6 +36,9 @@ class Labeler:
         vocabularies = read_vocabularies(language, own)
         without = {phrase for one in vocabularies for phrase in one.without}
         self._tree = tree_of((phrase, meaning) for one in vocabularies for phrase, meaning in one.meanings() if phrase not in without)
+        # Apart: such words also stand in the phrases that say what is there.
+        temporal = (phrase for one in vocabularies for phrase in one.temporal.words if phrase not in without)
+        self._temporal = tree_of((phrase, ("other", "")) for phrase in temporal)
 
     def mentions(self, text: str) -> list[Mention]:
         """In their order. A phrase that stands for two findings is a mention of both."""
@@ -53,8 +56,13 @@ class Labeler:
         """Each of `FINDINGS`: what is said of it most strongly, where several mentions differ."""
         return labels_of(self.mentions(text))
 
+    def comparisons(self, text: str) -> list[str]:
+        """The words that hold this examination against an earlier one, in their order."""
+        said = list(tokens(text))
+        return [text[said[one.first].start : said[one.last].end] for one in phrases_in(said, self._temporal) if not one.has("comma")]
+
     def _of_sentence(self, text: str, sentence: list[Token]) -> Iterator[Mention]:
-        items = self._items(sentence)
+        items = phrases_in(sentence, self._tree)
         for claim in claims(items):
             if reached(items, claim, ("history",)) is not None:
                 continue
@@ -71,23 +79,24 @@ class Labeler:
                 cue=text[sentence[cue.first].start : sentence[cue.last].end] if cue else "",
             )
 
-    def _items(self, sentence: list[Token]) -> list[Item]:
-        """The longest phrase at each place, from left to right."""
-        found: list[Item] = []
-        place, length, further = 0, len(sentence), self._tree.further
-        while place < length:
-            best: tuple[Meaning, ...] = ()
-            node, end = further.get(sentence[place].word), place
-            at = place
-            while node is not None:
-                if node.meanings:
-                    best, end = node.meanings, at
-                at += 1
-                node = node.further.get(sentence[at].word) if at < length else None
-            if best:
-                found.append(Item(best, place, end))
-            place = end + 1
-        return found
+
+def phrases_in(sentence: Sequence[Token], tree: Node) -> list[Item]:
+    """The longest phrase at each place, from left to right."""
+    found: list[Item] = []
+    place, length, further = 0, len(sentence), tree.further
+    while place < length:
+        best: tuple[Meaning, ...] = ()
+        node, end = further.get(sentence[place].word), place
+        at = place
+        while node is not None:
+            if node.meanings:
+                best, end = node.meanings, at
+            at += 1
+            node = node.further.get(sentence[at].word) if at < length else None
+        if best:
+            found.append(Item(best, place, end))
+        place = end + 1
+    return found
 
 
 def labels_of(mentions: Sequence[Mention]) -> dict[str, Label]:

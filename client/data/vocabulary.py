@@ -108,6 +108,8 @@ class Vocabulary(Section):
     normal: NormalPhrases = NormalPhrases()
     other: NormalPhrases = NormalPhrases()
     """Abnormalities of none of the classes: a report with one of them is not normal."""
+    temporal: NormalPhrases = NormalPhrases()
+    """They hold this examination against an earlier one."""
     cues: Cues = Cues()
     sides: Mapping[Literal["left", "right", "both"], Phrases] = Field(default_factory=dict)
     severity: Mapping[Literal["mild", "moderate", "severe"], Phrases] = Field(default_factory=dict)

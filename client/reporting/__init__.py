@@ -1,0 +1,1 @@
+"""How a drafted report is measured against the one that a radiologist wrote."""
