@@ -106,6 +106,23 @@ class Line:
                 return answer
         return None
 
+    def pull(self) -> Any:
+        """What the coordinator wants done next, if anything; None where the site stops before.
+
+        The SuperLink tells of a message once. Where an answer was lost that may have held one, the site enters anew, and is asked again.
+        """
+        from flwr.proto.fleet_pb2 import PullMessagesRequest
+
+        def once() -> Any:
+            try:
+                return self.client.PullMessages(PullMessagesRequest(node=self.node()))
+            except httpx.HTTPError as error:
+                if _may_have_answered(error):
+                    self.contact.node = None
+                raise
+
+        return self.call(once, always=True)
+
     def leave(self) -> None:
         """Says so to the coordinator, if it can be told."""
         from flwr.proto.fleet_pb2 import DeactivateNodeRequest
@@ -221,6 +238,13 @@ _LATER = frozenset({httpx.codes.PRECONDITION_FAILED, httpx.codes.REQUEST_TIMEOUT
 def _not_known(response: httpx.Response) -> bool:
     """By this key, or for this clock. Flower's own 403 is of a message whose run is over, and says nothing of the site."""
     return response.status_code == httpx.codes.UNAUTHORIZED or response.headers.get(REFUSED) == KEY
+
+
+def _may_have_answered(error: httpx.HTTPError) -> bool:
+    """Whether the call may have come to the coordinator, and only its answer was lost, by it or by a proxy on the way."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error
+    return not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def _is_final(error: Exception) -> bool:

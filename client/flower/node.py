@@ -81,11 +81,9 @@ class Node:
 
     def _look(self, pool: ThreadPoolExecutor) -> None:
         """For messages, one after the other."""
-        from flwr.proto.fleet_pb2 import PullMessagesRequest
-
         idle, under_way = IDLE_S[0], list[Future[None]]()
         while not self._stop.is_set():
-            pulled = self._line.call(lambda: self._line.client.PullMessages(PullMessagesRequest(node=self._line.node())), always=True)
+            pulled = self._line.pull()
             if pulled is None:
                 return
             if pulled.messages_list:

@@ -72,10 +72,18 @@ class Coordinator:
 
 @contextmanager
 def node(
-    coordinator: Coordinator, identity: Identity, work: Callable[[Message], Message], *, memory: Path | None = None
+    coordinator: Coordinator,
+    identity: Identity,
+    work: Callable[[Message], Message],
+    *,
+    memory: Path | None = None,
+    lose: Callable[[httpx.Response], None] | None = None,
 ) -> Iterator[Contact]:
+    """`lose` sees each of the coordinator's answers first, and raises where it is to be lost on the way."""
     stop = threading.Event()
     one = Node(coordinator.where(identity), work, stop=stop, memory=memory)
+    if lose is not None:
+        one._line.client._client.event_hooks["response"].insert(0, lose)
     thread = threading.Thread(target=one.run)
     thread.start()
     try:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Message
@@ -65,7 +66,9 @@ class Consortium:
         nodes = admit_only(self.coordinator.link, {name: one.node_public.encode() for name, one in self.sites.items()})
         return {name: Member(node=nodes[name], signing_key=one.signing_public) for name, one in self.sites.items()}
 
-    def node(self, site: str, answer: Answer, *, signing: bytes | None = None) -> AbstractContextManager[Contact]:
+    def node(
+        self, site: str, answer: Answer, *, signing: bytes | None = None, lose: Callable[[httpx.Response], None] | None = None
+    ) -> AbstractContextManager[Contact]:
         app = live_app(site, answer, stand=nothing_offered, signing=signing or self.sites[site].signing, consortium=self.public)
         work = at_work(app)
 
@@ -73,7 +76,7 @@ class Consortium:
             self.heard[site] += 1
             return work(message)
 
-        return node(self.coordinator, self.sites[site], heard, memory=self.folder / site / "node")
+        return node(self.coordinator, self.sites[site], heard, memory=self.folder / site / "node", lose=lose)
 
     def ask(
         self,
@@ -203,6 +206,25 @@ def test_a_site_that_comes_late_is_asked_when_it_is_there(consortium: Consortium
         with consortium.node("bury", updated):
             thread.join()
     assert all(isinstance(found[site], Update) for site in ("bury", "oldham"))
+
+
+@pytest.mark.parametrize("how", [httpx.ReadTimeout, httpx.RemoteProtocolError, 502])
+def test_a_plan_whose_delivery_was_lost_on_the_way_is_brought_again(consortium: Consortium, how: type[httpx.TransportError] | int) -> None:
+    lost: list[int] = []
+
+    def lose(response: httpx.Response) -> None:
+        if response.request.url.path.endswith("pull-messages") and not lost and len(response.read()) > 100:
+            lost.append(len(response.content))
+            if isinstance(how, int):
+                # As a proxy says of it.
+                response.status_code = how
+            else:
+                raise how("lost on the way", request=response.request)
+
+    with consortium.node("bury", updated, lose=lose), consortium.node("oldham", updated):
+        answers = consortium.ask(deadline_s=45)
+    assert len(lost) == 1
+    assert all(isinstance(answer, Update) for answer in answers.values()), answers
 
 
 def test_a_site_that_is_killed_at_work_is_asked_again_when_it_is_back(consortium: Consortium) -> None:
