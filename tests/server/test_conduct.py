@@ -214,22 +214,22 @@ def test_a_site_that_refuses_is_left_out_by_name_and_the_run_goes_on(world: Worl
 def test_a_site_that_approved_is_asked_anew_how_it_stands_only_after_it_refused_a_plan(world: World) -> None:
     both = world.hospitals()
     both["oldham"].refuses = 2
-    world.offer("easter")
-    with world.at(*both.values()), world.conducted("easter") as thread:
+    world.offer("lammas")
+    with world.at(*both.values()), world.conducted("lammas") as thread:
         assert until(lambda: not thread.is_alive())
-    assert [dict(record.refused) for record in world.runs.rounds("easter")] == [{}, {"oldham": "not any more"}, {"oldham": "as they wish"}]
+    assert [dict(record.refused) for record in world.runs.rounds("lammas")] == [{}, {"oldham": "not any more"}, {"oldham": "as they wish"}]
     assert (both["bury"].stood, both["oldham"].stood) == ([0], [0, 3]) and both["oldham"].asked == [1, 2]
-    assert world.runs.standings("easter")["oldham"].state == "refused"
+    assert world.runs.standings("lammas")["oldham"].state == "refused"
 
 
 def test_a_site_that_asked_for_time_in_the_last_round_waits_for_nothing_afterwards(world: World) -> None:
     both = world.hospitals()
     both["bury"].waits = 3
-    world.offer("whitsun")
-    with world.at(*both.values()), world.conducted("whitsun") as thread:
+    world.offer("trinity")
+    with world.at(*both.values()), world.conducted("trinity") as thread:
         assert until(lambda: not thread.is_alive())
-    assert [len(record.answered) for record in world.runs.rounds("whitsun")] == [2, 2, 2] and both["bury"].asked == [1, 2, 3, 3]
-    assert {one.state for one in world.runs.standings("whitsun").values()} == {"approved"}
+    assert [len(record.answered) for record in world.runs.rounds("trinity")] == [2, 2, 2] and both["bury"].asked == [1, 2, 3, 3]
+    assert {one.state for one in world.runs.standings("trinity").values()} == {"approved"}
 
 
 def test_an_operator_begins_with_those_that_approved_and_a_late_one_joins_at_the_next_round(world: World) -> None:
