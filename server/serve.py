@@ -20,7 +20,7 @@ from server.chain import days_left
 from server.console import process as console
 from server.console.accounts import wanted as console_wanted
 from server.database import Database
-from server.flower.link import Link, admit_only
+from server.flower.link import Link, admit_only, import_flower
 from server.flower.superlink import LOOPBACK, LinkConfig, bound
 from server.home import WARN_DAYS, Home, checked, secret_of
 from server.metrics import coordinator_metrics
@@ -52,6 +52,7 @@ def serve(home: Home, *, json_logs: bool = False) -> None:
             bound(host, port).close()
         stop, wanted = stopped_by_signals(), _Wanted()
         children = [superlink(home, json_logs=json_logs)]
+        import_flower()
         syncing = threading.Thread(target=_sync, args=(home, registry, children[0], wanted, stop), name="registry", daemon=True)
         syncing.start()
         with exposing(coordinator_metrics(home, link_of(home), registry, children), home.config.metrics):

@@ -77,6 +77,11 @@ class _ShowSecret:
         return response
 
 
+def import_flower() -> None:
+    """Before several threads use it: of two that import it at once one finds it half imported, and fails."""
+    import flwr.server  # noqa: F401
+
+
 @contextmanager
 def control_of(link: Link) -> Iterator[Any]:
     from flwr.supercore.control.control_http_client import ControlHttpClient

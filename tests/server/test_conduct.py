@@ -333,7 +333,7 @@ def test_of_masked_updates_the_coordinator_learns_their_sum_alone(world: World, 
             site=name, folder=tmp_path / name, identity=one.identity.signing, pinned=pinned, section=section, weights="equal"
         )
     with world.at(*three.values()), world.conducted("masked") as thread:
-        assert until(lambda: not thread.is_alive())
+        assert until(lambda: not thread.is_alive(), 240)
     assert world.state("masked") == "finished"
     assert [len(record.answered) for record in world.runs.rounds("masked")] == [3, 3, 3]
     result, plain = world.result("masked"), expected(three)

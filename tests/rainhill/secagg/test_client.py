@@ -1,5 +1,6 @@
 """What a site refuses, whoever asks."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -190,7 +191,8 @@ def test_a_site_that_is_not_asked_does_not_advertise(world: Round) -> None:
 
 def test_secrets_are_not_shown_in_a_state(world: Round) -> None:
     for state in (world.advertised["s00"][0], world.shared["s00"][0], world.masked["s00"][0]):
-        assert "b'" not in repr(state)
+        # A hash may end in b.
+        assert not re.search(r"(?<![0-9a-f])b'", repr(state))
 
 
 def test_a_site_goes_on_from_what_it_kept_of_each_state(world: Round) -> None:
