@@ -96,10 +96,9 @@ def state_of(items: list[Item], claim: Claim) -> tuple[State, Item | None]:
 
 def reached(items: list[Item], claim: Claim, kinds: tuple[Kind, ...]) -> Item | None:
     """The nearest cue of these kinds before the claim that reaches it."""
-    compound, listed = claim.begin != claim.at, False
     for place in range(claim.at - 1, -1, -1):
         item = items[place]
-        if place <= claim.begin and compound and (item.has("comma") or place < claim.begin):
+        if place < claim.begin < claim.at:
             # Of a subject something is said between it and its predicate.
             return None
         if item.has("stop"):
@@ -113,7 +112,6 @@ def reached(items: list[Item], claim: Claim, kinds: tuple[Kind, ...]) -> Item | 
                 return None
             if item.has("and", "comma") and _own_size(items, place, claim.at) and not _goes_on(items, place):
                 return None
-        listed = listed or item.has("finding")
     return None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from client.data.clauses import OTHER, Severity, Side
+from client.data.clauses import Severity, Side
 from client.data.labeler import Label, Labeler, Mention, labels_of
 from client.data.vocabulary import FINDINGS, PATHOLOGIES
 
@@ -27,11 +27,10 @@ class Reading:
 
 
 def reading(labeler: Labeler, text: str) -> Reading:
-    mentions = [one for one in labeler.mentions(text) if one.finding != OTHER]
-    labels = labels_of(labeler.mentions(text))
+    mentions = labeler.mentions(text)
     there = {finding: [one for one in mentions if one.finding == finding and one.state in THERE] for finding in CLASSES}
     return Reading(
-        labels=labels,
+        labels=labels_of(mentions),
         sides={finding: _sides(of) for finding, of in there.items() if of},
         severities={finding: max((one.severity for one in of), key=_SIZES.__getitem__) for finding, of in there.items() if of},
         contradicted=tuple(finding for finding in CLASSES if _contradicts([one for one in mentions if one.finding == finding])),

@@ -30,11 +30,9 @@ class Known:
 
 
 class Door:
-    def __init__(
-        self, console: Console, sessions: Sessions | None = None, throttle: Throttle | None = None, unsigned: Unsigned | None = None
-    ) -> None:
+    def __init__(self, console: Console, sessions: Sessions | None = None, throttle: Throttle | None = None) -> None:
         self._console = console
-        self.sessions, self._throttle, self._unsigned = sessions or Sessions(), throttle or Throttle(), unsigned or Unsigned()
+        self.sessions, self._throttle, self._unsigned = sessions or Sessions(), throttle or Throttle(), Unsigned()
         # A password takes 64 MiB to look at: one at a time.
         self._one = threading.Lock()
 
