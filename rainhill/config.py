@@ -41,6 +41,10 @@ class ColumnsConfig(Section):
     age: str = ""
     view: str = ""
     report: str = ""
+    indication: str = ""
+    """Why the examination was asked for."""
+    prior: str = ""
+    """The text of the report of the patient's previous examination."""
 
 
 class SplitConfig(Section):

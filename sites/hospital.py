@@ -21,16 +21,44 @@ from rainhill.config import ColumnsConfig, DataConfig, Fraction, SiteConfig
 from rainhill.errors import ConfigError
 from rainhill.files import alone
 from rainhill.toml import Section
-from sites import anatomy, cases, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture
+from sites import (
+    anatomy,
+    cases,
+    devices,
+    dicom_file,
+    geometry,
+    lesions,
+    phantom,
+    population,
+    report_text,
+    report_words,
+    shift,
+    skeleton,
+    texture,
+)
 from sites.phantom import FINDINGS, Case, Patient
 from sites.population import PopulationConfig, ProjectionConfig
 from sites.report_text import Style
 from sites.shift import ShiftConfig
 
-COLUMNS = ("patient_id", "image", "split", "sex", "age", "view", *FINDINGS, "report")
+COLUMNS = ("patient_id", "image", "split", "sex", "age", "view", *FINDINGS, "indication", "report", "prior")
 _TEST = 500_000  # patient numbers from here on are test patients
 _CHUNK = 16
-_DRAWING = (anatomy, cases, devices, dicom_file, geometry, lesions, phantom, population, report_text, shift, skeleton, texture)
+_DRAWING = (
+    anatomy,
+    cases,
+    devices,
+    dicom_file,
+    geometry,
+    lesions,
+    phantom,
+    population,
+    report_text,
+    report_words,
+    shift,
+    skeleton,
+    texture,
+)
 
 
 class PhantomConfig(Section):
@@ -48,6 +76,10 @@ class PhantomConfig(Section):
     """Label noise: chance that a finding on a train or val film is not in its labels."""
     invented: Fraction = 0.0
     """Label noise: chance that a label on a train or val film names a finding that is not there."""
+    with_priors: bool = False
+    """Whether the report of a patient's further film compares with the film before, whose report is then in the column `prior`."""
+    lost_priors: Fraction = 0.0
+    """Share of first films whose report compares with a film that is not in the data."""
     equipment: dicom_file.EquipmentConfig = dicom_file.EquipmentConfig()
     population: PopulationConfig
     projection: ProjectionConfig = ProjectionConfig()
@@ -64,6 +96,8 @@ class HospitalConfig(SiteConfig):
 class _Film:
     split: str
     case: Case
+    earlier: tuple[Case, ...]
+    """The patient's films before this one, the latest last."""
     name: str
     patient_id: str
 
@@ -111,7 +145,8 @@ def _draw(hospital: HospitalConfig, config: PhantomConfig, folder: Path, mark: d
 
 def data_config(folder: Path) -> DataConfig:
     """How the general reader of cohorts reads what `write` left."""
-    columns = ColumnsConfig(patient="patient_id", image="image", split="split", sex="sex", age="age", view="view", report="report")
+    same = {name: name for name in ("image", "split", "sex", "age", "view", "report", "indication", "prior")}
+    columns = ColumnsConfig(patient="patient_id", **same)
     return DataConfig(manifest=folder / "manifest.csv", images=folder, columns=columns, labels={name: name for name in FINDINGS})
 
 
@@ -154,7 +189,8 @@ def _films(name: str, config: PhantomConfig, *, seed: int) -> Iterator[_Film]:
         split = "test" if patient.number >= _TEST else "val" if patient.number in val else "train"
         patient_id = f"{name[:3].upper()}{patient.number:06d}"
         for image, case in enumerate(patient.cases):
-            yield _Film(split=split, case=case, name=f"films/{patient_id}_{image}.dcm", patient_id=patient_id)
+            path, earlier = f"films/{patient_id}_{image}.dcm", patient.cases[:image]
+            yield _Film(split=split, case=case, earlier=earlier, name=path, patient_id=patient_id)
 
 
 def _write_films(
@@ -194,7 +230,19 @@ def _row(film: _Film, config: PhantomConfig) -> dict[str, Any]:
         "age": case.age,
         "view": case.exposure.view,
     }
-    return about | dict(zip(FINDINGS, truth.tolist(), strict=True)) | {"report": report_text.write(case, config.report)}
+    texts = {
+        "indication": report_text.indication(case, config.report),
+        "report": _report(case, film.earlier, config),
+        "prior": _report(film.earlier[-1], film.earlier[:-1], config) if film.earlier and config.with_priors else "",
+    }
+    return about | dict(zip(FINDINGS, truth.tolist(), strict=True)) | texts
+
+
+def _report(case: Case, earlier: tuple[Case, ...], config: PhantomConfig) -> str:
+    if earlier:
+        return report_text.write(case, config.report, before=earlier[-1] if config.with_priors else None)
+    lost = bool(cases.random(*case.exposure.seed, 10).random() < config.lost_priors)
+    return report_text.write(case, config.report, lost=lost)
 
 
 def _write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:

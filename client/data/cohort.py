@@ -24,6 +24,7 @@ from rainhill.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 
 Images = Rows[np.float32]
+_TEXTS = ("reports", "indications", "priors")
 PIXELS_VERSION = 1  # goes up when pixels.py gives other values, so that no cache outlives them
 
 
@@ -50,13 +51,16 @@ class Cohort:
     view: NDArray[np.str_]
     """(N,) "AP", "PA" and so on, "" where unknown: (0018,5101)."""
     reports: tuple[str, ...]
+    indications: tuple[str, ...]
+    """N, why each examination was asked for, "" where it is not said."""
+    priors: tuple[str, ...]
+    """N, the report of the patient's previous examination, "" where there is none or it is not at hand."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
         shapes = {
             "labels": (n, len(self.findings)),
-            "reports": (n,),
-            **dict.fromkeys(("patients", "pseudonym", "split", "sex", "age", "view"), (n,)),
+            **dict.fromkeys((*_TEXTS, "patients", "pseudonym", "split", "sex", "age", "view"), (n,)),
         }
         for name, expected in shapes.items():
             got = np.shape(getattr(self, name))
@@ -86,12 +90,15 @@ class Cohort:
         return self._take(np.flatnonzero(self.split == name))
 
     def fingerprint(self) -> str:
-        """sha256 over findings, arrays and reports: the same data give the same, whatever the site is called."""
+        """sha256 over findings, arrays and texts: the same data give the same, whatever the site is called."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([self.findings, self.reports]).encode())
+        if any(self.indications) or any(self.priors):
+            # Not of empty ones: a data set that never had them stays the one that its ledger knows.
+            digest.update(json.dumps([self.indications, self.priors]).encode())
         self.images.feed(digest)
         for array in (_one_nan(self.labels), self.patients, _one_nan(self.age)):
             Rows[Any](array).feed(digest)
@@ -100,8 +107,8 @@ class Cohort:
 
     def _take(self, chosen: NDArray[np.int64]) -> "Cohort":
         columns = {name: getattr(self, name)[chosen] for name in ("labels", "pseudonym", "split", "sex", "age", "view")}
-        reports = tuple(self.reports[i] for i in chosen)
-        return replace(self, **columns, images=self.images.only(chosen), patients=_numbered(self.patients[chosen]), reports=reports)
+        texts: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in _TEXTS}
+        return replace(self, **columns, **texts, images=self.images.only(chosen), patients=_numbered(self.patients[chosen]))
 
 
 def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, cache: Path | None = None, key: bytes = b"") -> Cohort:
@@ -125,6 +132,8 @@ def read(site: SiteConfig, *, findings: Sequence[str], size: int, base: Path, ca
         age=np.array([row.age for row in rows], dtype=np.float32),
         view=np.array([row.view for row in rows]),
         reports=tuple(row.report for row in rows),
+        indications=tuple(row.indication for row in rows),
+        priors=tuple(row.prior for row in rows),
     )
     _warn_of_copies(cohort)
     for file in cohort.images.files:
@@ -161,8 +170,8 @@ def concatenate(cohorts: Sequence[Cohort], *, site: str) -> Cohort:
     }
     images = Rows.join([cohort.images for cohort in cohorts])
     patients = np.concatenate([cohort.patients + start for cohort, start in zip(cohorts, starts, strict=True)])
-    reports = tuple(report for cohort in cohorts for report in cohort.reports)
-    return Cohort(site=site, findings=first.findings, images=images, patients=patients, reports=reports, **columns)
+    texts: dict[str, Any] = {name: tuple(text for cohort in cohorts for text in getattr(cohort, name)) for name in _TEXTS}
+    return Cohort(site=site, findings=first.findings, images=images, patients=patients, **texts, **columns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,8 @@ class Row:
     age: float = field(repr=False)
     view: str = field(repr=False)
     report: str = field(repr=False)
+    indication: str = field(repr=False)
+    prior: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,8 @@ def _row(
         age=cell(roles.get("age"), _age, math.nan),
         view=cell(roles.get("view"), str.upper, ""),
         report=cell(roles.get("report"), str, ""),
+        indication=cell(roles.get("indication"), str, ""),
+        prior=cell(roles.get("prior"), str, ""),
     )
 
 

@@ -8,13 +8,17 @@ import pydicom
 import pytest
 
 import sites
+from client.data import cohort
+from client.data.labeler import Labeler
+from rainhill.config import SiteConfig
 from rainhill.errors import ConfigError
 from rainhill.toml import parse, read_toml
-from sites import hospital
+from sites import hospital, report_text
 from sites.hospital import HospitalConfig
 from sites.phantom import FINDINGS, labels, render
 from sites.shift import apply
 
+LABELER = Labeler()
 TOMLS = sorted(Path(sites.__file__).parent.glob("*.toml"))
 RAW = {
     "name": "testing",
@@ -154,12 +158,83 @@ def test_boxes_say_where_each_finding_is(folder, rows, cases):
 def test_data_config_names_what_is_there(folder, rows):
     data = hospital.data_config(folder)
     assert data.manifest.exists()
-    assert {data.columns.patient, data.columns.image, data.columns.split, data.columns.report, *data.labels.values()} <= set(rows[0])
+    assert {*data.columns.model_dump().values(), *data.labels.values()} == set(rows[0])
+
+
+def test_films_and_labels_stay_what_they_were(folder, rows):
+    assert "".join(row[name] for row in rows for name in FINDINGS) == (
+        "00000100000000001010100000101011000000000001000101101000000000000000100000101010"
+        "00100010010000100000110100000100111011100100100001001000010010001000011010000110"
+    )
+    assert [(row["image"], row["age"], row["view"], row["sex"]) for row in rows[:3]] == [
+        ("films/TES000000_0.dcm", "31.7", "AP", "F"),
+        ("films/TES000001_0.dcm", "79.1", "AP", "F"),
+        ("films/TES000002_0.dcm", "95.0", "PA", "M"),
+    ]
+    known = {0: (1984.155, [0, 1515, 3397, 1772]), 1: (2696.351, [2084, 2904, 3476, 2654]), 2: (2311.231, [1288, 2172, 3435, 2185])}
+    for place, (mean, across) in known.items():
+        values = pydicom.dcmread(folder / rows[place]["image"]).pixel_array
+        assert values.mean() == pytest.approx(mean, abs=0.1)
+        # One step: another processor may round the last place otherwise.
+        assert values[96, [20, 60, 96, 150]].tolist() == pytest.approx(across, abs=1)
 
 
 def test_reports_mention_what_is_there(rows):
     assert all(row["report"].startswith("Chest radiograph") for row in rows)
     assert any("effusion" in row["report"] for row in rows)
+
+
+def test_a_report_compares_with_nothing_where_nobody_asked_for_it(rows):
+    assert any(row["image"].endswith("_1.dcm") for row in rows)
+    assert all(row["indication"] and not row["prior"] and not LABELER.comparisons(row["report"]) for row in rows)
+
+
+def texts(**changed):
+    """The cases of twelve patients, and the three texts of each row, without a film."""
+    asked = RAW["phantom"] | {"images_per_patient": (2, 3)} | changed
+    config = parse(RAW | {"phantom": asked}, HospitalConfig, origin="test").phantom
+    films = list(hospital._films("testing", config, seed=1))
+    return films, [hospital._row(film, config) for film in films]
+
+
+def test_the_report_of_a_further_film_compares_with_the_film_before_whose_report_is_the_prior():
+    films, rows = texts(with_priors=True)
+    latest = {}
+    for film, row in zip(films, rows, strict=True):
+        case, before = latest.get(row["patient_id"], (None, ""))
+        assert row["prior"] == before
+        assert row["report"] == report_text.write(film.case, "prose", before=case)
+        assert bool(LABELER.comparisons(row["report"])) == bool(before)
+        latest[row["patient_id"]] = (film.case, row["report"])
+    assert sum(bool(row["prior"]) for row in rows) == len(rows) - 16
+
+
+def test_so_many_first_films_as_asked_compare_with_a_film_that_is_not_there():
+    for share, low, high in ((0.0, 0, 0), (0.5, 60, 100), (1.0, 160, 160)):
+        _, rows = texts(patients=160, test_patients=0, lost_priors=share)
+        compared = [row["image"] for row in rows if LABELER.comparisons(row["report"])]
+        assert all(image.endswith("_0.dcm") for image in compared)
+        assert low <= len(compared) <= high
+        assert not any(row["prior"] for row in rows)
+
+
+def test_what_is_compared_changes_the_texts_and_nothing_else(folder, rows, tmp_path):
+    compared = parse(RAW | {"phantom": RAW["phantom"] | {"with_priors": True, "lost_priors": 1.0}}, HospitalConfig, origin="test")
+    other = hospital.write(compared, tmp_path, seed=1)
+    for path in sorted((folder / "films").iterdir()):
+        assert path.read_bytes() == (other / "films" / path.name).read_bytes()
+    with (other / "manifest.csv").open(newline="") as file:
+        again = list(csv.DictReader(file))
+    differ = {name for row, one in zip(rows, again, strict=True) for name in row if row[name] != one[name]}
+    assert differ == {"report", "prior"}
+
+
+def test_a_cohort_has_the_texts_as_they_were_written(folder, rows):
+    site = SiteConfig(name="testing", data=hospital.data_config(folder))
+    read = cohort.read(site, findings=("effusion",), size=32, base=folder)
+    for texts, column in ((read.reports, "report"), (read.indications, "indication"), (read.priors, "prior")):
+        assert texts == tuple(row[column] for row in rows)
+    assert "\nImpression: " in read.reports[0]
 
 
 def test_a_hospital_without_a_phantom_cannot_be_written(tmp_path):

@@ -121,6 +121,53 @@ def test_pooled_patients_stay_distinct(ward):
     assert pooled.reports[24:48] == cohort.reports
 
 
+def asked(folder, *, indication="Cough {n}.", prior="Film before {n}."):
+    """With texts of every third film, in columns that are read."""
+    lines = (folder / "films.csv").read_text().splitlines()
+    texts = [[text.format(n=n) if n % 3 == 0 else "" for text in (indication, prior)] for n in range(24)]
+    longer = [f"{line},{','.join(text)}" for line, text in zip(lines, [["indication", "prior"], *texts], strict=True)]
+    (folder / "films.csv").write_text("\n".join(longer) + "\n")
+    return load(folder, columns={"report": "report", "indication": "indication", "prior": "prior"})
+
+
+def test_indications_and_priors_are_read_and_stay_with_their_images(ward):
+    cohort = asked(ward)
+    assert cohort.indications[:4] == ("Cough 0.", "", "", "Cough 3.")
+    assert cohort.priors[:4] == ("Film before 0.", "", "", "Film before 3.")
+    for part in [*map(cohort.part, ("train", "val", "test")), concatenate([cohort, cohort.part("val")], site="pooled")]:
+        for report, indication, prior in zip(part.reports, part.indications, part.priors, strict=True):
+            number = int(report.removeprefix("Film ").removesuffix("."))
+            there = number % 3 == 0
+            assert (indication, prior) == ((f"Cough {number}.", f"Film before {number}.") if there else ("", ""))
+
+
+def test_indications_and_priors_are_empty_where_there_is_no_such_column(ward):
+    cohort = load(ward)
+    assert cohort.indications == cohort.priors == ("",) * 24
+
+
+@pytest.mark.parametrize("column", ["indication", "prior"])
+def test_another_indication_or_prior_gives_another_fingerprint_and_empty_ones_none(tmp_path, column):
+    seen = []
+    for number, texts in enumerate(({}, {column: ""}, {column: "One."}, {column: "Other."})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        hospital(folder)
+        cohort = asked(folder, **{"indication": "", "prior": ""} | texts) if texts else load(folder, columns={"report": "report"})
+        seen.append(cohort.fingerprint())
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
+def test_an_indication_is_not_taken_for_a_prior(tmp_path):
+    seen = set()
+    for name, texts in (("a", ("Text.", "")), ("b", ("", "Text."))):
+        (tmp_path / name).mkdir()
+        hospital(tmp_path / name)
+        seen.add(asked(tmp_path / name, indication=texts[0], prior=texts[1]).fingerprint())
+    assert len(seen) == 2
+
+
 def test_what_does_not_fit_is_not_pooled(ward):
     cohort = load(ward)
     with pytest.raises(DataError, match=r"site ward: findings \('nodule', 'pneumonia'\) are not \('pneumonia',\) of site ward"):
@@ -135,6 +182,8 @@ def test_arrays_of_different_length_are_no_cohort(ward):
     columns = {name: getattr(cohort, name) for name in Cohort.__dataclass_fields__}
     with pytest.raises(ValueError, match=r"age: shape \(23,\) is not \(24,\)"):
         Cohort(**columns | {"age": cohort.age[1:]})
+    with pytest.raises(ValueError, match=r"priors: shape \(23,\) is not \(24,\)"):
+        Cohort(**columns | {"priors": cohort.priors[1:]})
 
 
 def test_unreadable_images_are_listed_by_row(ward):

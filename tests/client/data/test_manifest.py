@@ -51,6 +51,17 @@ def test_a_row_holds_what_the_manifest_says(folder):
     assert repr(first) == "Row(number=2)"
 
 
+def test_an_indication_and_a_prior_are_read_where_their_columns_are_named(folder):
+    header = "image,patient,asked,before"
+    write(folder, '1.png,P1,"Cough, fever?","Clear.\nIMP: NAD."', "2.png,P2,,", header=header)
+    first, second = read(folder, findings=(), columns={"indication": "asked", "prior": "before"})
+    assert (first.indication, first.prior) == ("Cough, fever?", "Clear.\nIMP: NAD.")
+    assert (second.indication, second.prior) == ("", "")
+    assert repr(first) == "Row(number=2)"
+    assert read(folder, findings=(), columns={})[0].indication == read(folder, findings=(), columns={})[0].prior == ""
+    assert problems(folder, findings=(), columns={"prior": "befor"}) == ["row 1, column 'befor': no such column, did you mean 'before'?"]
+
+
 @pytest.mark.parametrize(
     ("text", "label"),
     [
