@@ -40,7 +40,7 @@ FRAME = 64 * 1024
 """Bytes that it may have beside them: names, and what is said of them."""
 LONGEST = 1000
 """Characters that are kept of what a site said."""
-METRICS = frozenset({"loss", "auroc"})
+METRICS = frozenset({"loss", "auroc", "label_f1"})
 """What an evaluation may hold."""
 
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-from client.training import features, lora, metrics
+from client.training import features, lora
 from client.training.answer import own_view, site_seed
-from client.training.features import Features, logits
+from client.training.features import Features
 from client.training.memory import Memory
 from client.training.metrics import Measured, Scored
 from client.training.personal import Private, personalise, private_part
 from client.workbench import Bench, OwnData
-from rainhill.adapter import Adapter, Array
+from rainhill.adapter import Adapter
 from rainhill.messages import Plan, SiteId
 
 
@@ -36,23 +36,17 @@ def outcome(plan: Plan, bench: Bench, data: OwnData, memory: Memory) -> Outcome:
     arms: dict[str, Scored] = {}
     for arm, adapter in (("base", lora.draw(bench.net, name=lora.SHARED, with_head=False, seed=recipe.seed)), ("shared", shared)):
         lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-        arms[arm] = scored(bench, part, logits(bench.net, part.hidden), site)
+        arms[arm] = scored(bench, part, site)
     private = personalise(shared, site=site, recipe=recipe, net=bench.net, task=bench.task, data=data, mode=bench.strategy.personal)
     with private_part(bench.net, shared, private, recipe) as temperature:
-        arms["private"] = scored(bench, part, logits(bench.net, part.hidden) / temperature, site)
+        arms["private"] = scored(bench, part, site, temperature=temperature)
     return Outcome(shared=shared, private=private, arms=arms, held_out=held_out, patients=part.count)
 
 
-def scored(bench: Bench, part: Features, values: Array, site: SiteId) -> Scored:
-    """(N, K) logits of a site's patients. All of its models are compared on the same draws of these."""
-    return metrics.score(
-        bench.task.scores(values),
-        part.targets.numpy(),
-        part.patients,
-        names=list(bench.task.outputs),
-        section=bench.recipe.evaluation,
-        seed=site_seed(bench.recipe.seed, site, 0),
-    )
+def scored(bench: Bench, part: Features, site: SiteId, *, temperature: float = 1.0) -> Scored:
+    """A site's patients by the network as it is now. All of the site's models are compared on the same draws of these."""
+    seed = site_seed(bench.recipe.seed, site, 0)
+    return bench.task.score(bench.net, part, temperature=temperature, section=bench.recipe.evaluation, seed=seed)
 
 
 def described(found: Outcome, plan: Plan, confidence: float) -> dict[str, Any]:

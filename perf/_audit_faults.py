@@ -15,6 +15,7 @@ from client.models import Net
 from client.privacy.audit.finding import Plant
 from client.privacy.randomness import Stream, simulated_key
 from client.tasks import Task
+from client.tasks.findings import Findings
 from client.training.clipping import clipped_sum
 from client.training.features import Features
 from client.training.mechanism import Mechanism
@@ -54,6 +55,7 @@ def images_clipped_one_by_one(mechanism: Mechanism) -> Mechanism:
 @dataclass(frozen=True, kw_only=True)
 class _HeadAlong(Mechanism):
     def fill(self, net: Net, task: Task, features: Features, parameters: Mapping[str, nn.Parameter]) -> float | None:
+        assert isinstance(task, Findings)
         pooled: list[torch.Tensor] = []
         hook = net.head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0].detach()))
         with torch.no_grad():
@@ -63,7 +65,7 @@ class _HeadAlong(Mechanism):
         optimizer = torch.optim.SGD(head, lr=1.0)
         for _ in range(20):
             optimizer.zero_grad()
-            task.loss(torch.nn.functional.linear(pooled[0], *head), features.targets).mean().backward()
+            torch.autograd.backward(task.loss(torch.nn.functional.linear(pooled[0], *head), features.targets).mean())
             optimizer.step()
         with torch.no_grad():
             for parameter, trained in zip(net.head.parameters(), head, strict=True):

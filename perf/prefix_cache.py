@@ -20,15 +20,15 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from client import models, tasks
+from client import models
 from client.data.cohort import Images
 from client.data.rows import Rows
 from client.models import Net, digest
-from client.tasks import Task
+from client.tasks.findings import Findings
 from client.training import lora, prefix
 from client.training.prefix import Hidden, PrefixCache
 from rainhill.config import BasePrecision, Device, Precision
-from rainhill.recipe import AugmentationSection, BaseSection, LoraSection, TaskSection
+from rainhill.recipe import AugmentationSection, BaseSection, LoraSection
 
 BATCH, SIDE = 16, 224
 Way = Literal["images", "cached"]
@@ -66,8 +66,8 @@ def write_base(folder: Path, *, width: int = 384) -> BaseSection:
     return BaseSection(model="vit", weights=str(folder / "base"), sha256=digest(folder / "base"))
 
 
-def open_net(setting: Setting) -> tuple[Net, Task]:
-    task = tasks.from_section(TaskSection.model_validate({"name": "findings", "findings": ["effusion"]}))
+def open_net(setting: Setting) -> tuple[Net, Findings]:
+    task = Findings(findings=("effusion",))
     section = LoraSection(rank=8, modules="q_proj|v_proj", last_blocks=setting.blocks)
     net = models.load(setting.base, lora=section, outputs=task.outputs, folder=setting.folder)
     lora.attach(net, name=lora.SHARED, pattern=section.modules, rank=section.rank, alpha=section.alpha)
@@ -93,7 +93,7 @@ def open_hidden(setting: Setting, net: Net) -> Hidden:
     return prefix.compute(net, open_images(setting.folder), AugmentationSection(), seed=(), cache=cache)
 
 
-def make_step(setting: Setting, net: Net, task: Task, way: Way) -> Step:
+def make_step(setting: Setting, net: Net, task: Findings, way: Way) -> Step:
     """The same batches whichever way."""
     images, hidden = open_images(setting.folder), open_hidden(setting, net) if way == "cached" else None
     rng, targets = np.random.default_rng(0), torch.ones(BATCH, 1)
@@ -110,7 +110,7 @@ def make_step(setting: Setting, net: Net, task: Task, way: Way) -> Step:
         else:
             states = hidden[torch.from_numpy(rows)]
         optimizer.zero_grad(set_to_none=True)
-        task.loss(net(states), targets).mean().backward()
+        torch.autograd.backward(task.loss(net(states), targets).mean())
         optimizer.step()
 
     return step

@@ -32,7 +32,7 @@ from sites import arms
 from sites.bench import SiteData, open_site
 from sites.cli import HERE, RECIPES, cache_folder
 from sites.consortium import find_sites, find_source
-from sites.evaluate import auroc_of
+from sites.evaluate import measure_of
 from sites.inline import collect_inline
 
 EPSILONS = (8.0, 3.0, 1.0)
@@ -65,7 +65,7 @@ def federated(bench: Bench, first: Adapter, data: dict[str, SiteData], folder: P
     done = arms.train_shared(bench, first, sites=list(data), collect=collect, folder=folder, on_round=lambda *_: None)
     views = arms.own_views(bench, done, data, folder=folder)
     private = arms.train_private(bench, views, data)
-    return {site: auroc_of(bench, own, views[site], private[site]).value for site, own in data.items()}
+    return {site: measure_of(bench, own, views[site], private[site]).value for site, own in data.items()}
 
 
 def alone(bench: Bench, first: Adapter, data: dict[str, SiteData], folder: Path) -> dict[str, float]:
@@ -84,7 +84,7 @@ def alone(bench: Bench, first: Adapter, data: dict[str, SiteData], folder: Path)
             folder=folder / "alone" / site,
         )
         private = arms.train_private(single, {site: done.adapter}, {site: own})
-        found[site] = auroc_of(single, own, done.adapter, private[site]).value
+        found[site] = measure_of(single, own, done.adapter, private[site]).value
     return found
 
 
@@ -102,7 +102,7 @@ def measured(recipe: Recipe, sites_folder: Path, out: Path) -> Scores:
     source = find_source(sites_folder) if recipe.lora.init == "gradient" else None
     first = first_adapter(bench, open_site(bench, source, cache_folder()) if source else None)
     by_arm = {
-        "base": {site: auroc_of(bench, own, first).value for site, own in data.items()},
+        "base": {site: measure_of(bench, own, first).value for site, own in data.items()},
         "alone": alone(bench, first, data, out),
         "federated": federated(bench, first, data, out),
     }

@@ -21,7 +21,7 @@ from torch import nn
 
 from client.models import Net
 from client.privacy.randomness import Stream, fresh_key
-from client.tasks import Task
+from client.tasks.findings import Findings
 from client.training import lora
 from client.training.features import Features
 from client.training.mechanism import Mechanism
@@ -32,7 +32,7 @@ BOUND, SIGMA = 0.1, 1.0
 Step = Callable[[], None]
 
 
-def opened(setting: Setting, patients: int) -> tuple[Net, Task, Features, dict[str, nn.Parameter]]:
+def opened(setting: Setting, patients: int) -> tuple[Net, Findings, Features, dict[str, nn.Parameter]]:
     """The network, and patients with one random image each."""
     net, task = open_net(setting)
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def plain(setting: Setting, patients: int) -> Step:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        task.loss(net(features.hidden[:]), features.targets).mean().backward()
+        torch.autograd.backward(task.loss(net(features.hidden[:]), features.targets).mean())
         optimizer.step()
 
     return step
@@ -94,7 +94,7 @@ def hooks(setting: Setting, patients: int) -> Step:
 
     def step() -> None:
         optimizer.zero_grad()
-        task.loss(module(hidden), features.targets).sum().backward()
+        torch.autograd.backward(task.loss(module(hidden), features.targets).sum())
         optimizer.step()
 
     return step
@@ -128,7 +128,7 @@ def ghost(setting: Setting, patients: int) -> Step:
 class _ByImage:
     """A loss that ghost clipping takes: one number per image, and a reduction to set."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Findings) -> None:
         self.task, self.reduction = task, "sum"
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rainhill.errors import BaseModelError
 
-PINNED = ("config.json", "preprocessor_config.json", "*.safetensors")
+PINNED = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "*.safetensors")
 """Patterns of the files that count. Others in the folder are never read."""
 
 

@@ -9,10 +9,8 @@ import numpy as np
 
 from client.training import features, lora
 from client.training.answer import LocalData, own_view, site_seed
-from client.training.features import logits
 from client.training.fit import fit
 from client.training.memory import Memory
-from client.training.metrics import validation
 from client.training.personal import Private, personalise
 from client.workbench import Bench
 from rainhill.adapter import Adapter
@@ -111,7 +109,7 @@ def as_seen(bench: Bench, first: Adapter, shared: Checkpoint, data: Mapping[Site
     """The rounds with every site's own validation numbers: a simulation may look up what sites withheld, noised, or took no part in."""
     history = []
     for record in shared.history:
-        found = {site: metrics for site, metrics in record.evaluations.items() if "auroc" in metrics}
+        found = {site: metrics for site, metrics in record.evaluations.items() if bench.task.measure in metrics}
         missing = set(data) - set(found)
         if missing:
             before = _before(bench, first, record.round, folder / "shared")
@@ -131,7 +129,7 @@ def _before(bench: Bench, first: Adapter, number: int, folder: Path) -> tuple[Ad
 
 def validated(bench: Bench, adapter: Adapter, own: LocalData) -> dict[str, float]:
     lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-    return validation(logits(bench.net, own.val.hidden), own.val.targets.numpy(), bench.task)
+    return dict(bench.task.validated(bench.net, own.val).metrics)
 
 
 def memory_of(folder: Path, arm: Arm) -> Path:

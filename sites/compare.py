@@ -30,7 +30,7 @@ from rainhill.text import shown
 from server.rounds import Collect
 from sites import arms, consortium, results
 from sites.bench import SiteData, open_site
-from sites.evaluate import auroc_of
+from sites.evaluate import measure_of
 from sites.inline import collect_inline, secure_inline
 from sites.plots import draw_comparison
 from sites.runs import COMPARED, refuse_changed
@@ -204,8 +204,8 @@ def _references(
     pooled = arms.train_pooled(bench, first, data, folder=folder, on_round=_quiet)
     progress.step(f"seed {seed}: pooled")
     for site, own in data.items():
-        scores[site]["base"], scores[site]["pooled"] = auroc_of(bench, own, first), auroc_of(bench, own, pooled)
-        scores[site]["local"] = auroc_of(bench, own, local.adapters[site], local.private[site])
+        scores[site]["base"], scores[site]["pooled"] = measure_of(bench, own, first), measure_of(bench, own, pooled)
+        scores[site]["local"] = measure_of(bench, own, local.adapters[site], local.private[site])
 
 
 def _enter(bench: Bench, one: Entrant, first: Adapter, data: Mapping[SiteId, SiteData], folder: Path, scores: Scores) -> float:
@@ -216,8 +216,8 @@ def _enter(bench: Bench, one: Entrant, first: Adapter, data: Mapping[SiteId, Sit
     views = arms.own_views(bench, done, data, folder=folder)
     private = arms.train_private(bench, views, data)
     for site, own in data.items():
-        scores[site][f"{one.name}/shared"] = auroc_of(bench, own, views[site])
-        scores[site][one.name] = auroc_of(bench, own, views[site], private[site])
+        scores[site][f"{one.name}/shared"] = measure_of(bench, own, views[site])
+        scores[site][one.name] = measure_of(bench, own, views[site], private[site])
     return results.crossing(bench, done.history)["bytes_per_site_round"]
 
 

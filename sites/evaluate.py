@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from client.outcome import scored
-from client.training import lora, metrics
-from client.training.features import logits
+from client.training import lora
 from client.training.metrics import Measured, Scored
 from client.training.personal import Private, private_part
 from client.workbench import Bench
@@ -22,7 +21,7 @@ CROSS_SITES = 12
 class Measurements:
     arms: Mapping[SiteId, Mapping[Arm, Scored]]
     cross_site: Mapping[str, Mapping[SiteId, float]]
-    """Trained at row, tested at column: mean AUROC of each site's own model, and of base, shared and pooled, everywhere.
+    """Trained at row, tested at column: the task's measure of each site's own model, and of base, shared and pooled, everywhere.
 
     With more than `CROSS_SITES` sites, a site's own model is tested at home only: the square of 50 sites takes longer than their training.
     """
@@ -50,16 +49,15 @@ def measure(
         cross[arm] = {}
         for site, own in data.items():
             arms[site][arm] = score(bench, own, adapters[site])
-            cross[arm][site] = _mean_auroc(arms[site][arm])
+            cross[arm][site] = _measure(bench, arms[site][arm])
     for site, own in data.items():
         arms[site]["private"] = score(bench, own, shared[site], private.private[site])
         with private_part(bench.net, local.adapters[site], local.private[site], bench.recipe) as temperature:
-            arms[site]["local"] = scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, site)
-            cross[site] = {site: _mean_auroc(arms[site]["local"])}
+            arms[site]["local"] = scored(bench, own.test, site, temperature=temperature)
+            cross[site] = {site: _measure(bench, arms[site]["local"])}
             others = {other: theirs for other, theirs in data.items() if other != site} if len(data) <= CROSS_SITES else {}
             for other, theirs in others.items():
-                scores = bench.task.scores(logits(bench.net, theirs.test.hidden))
-                cross[site][other] = metrics.mean_auroc(scores, theirs.test.targets.numpy(), bench.recipe.evaluation)
+                cross[site][other] = bench.task.value(bench.net, theirs.test, bench.recipe.evaluation)
     return Measurements(arms=arms, cross_site={row: cross[row] for row in ("base", *data, "shared", "pooled")})
 
 
@@ -67,18 +65,18 @@ def score(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None
     """A site's test patients by the adapter, with the site's private part where there is one."""
     if private is None:
         lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-        return scored(bench, own.test, logits(bench.net, own.test.hidden), own.cohort.site)
+        return scored(bench, own.test, own.cohort.site)
     with private_part(bench.net, adapter, private, bench.recipe) as temperature:
-        return scored(bench, own.test, logits(bench.net, own.test.hidden) / temperature, own.cohort.site)
+        return scored(bench, own.test, own.cohort.site, temperature=temperature)
 
 
-def auroc_of(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Measured:
-    """The mean AUROC alone; DataError where there is none."""
+def measure_of(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Measured:
+    """The task's measure alone; DataError where there is none."""
     means = score(bench, own, adapter, private).means
     if not means:
         raise DataError(f"{own.cohort.site}: no finding has enough test images of both classes to be compared")
-    return means["auroc"]
+    return means[bench.task.measure]
 
 
-def _mean_auroc(scored: Scored) -> float:
-    return scored.means["auroc"].value if scored.means else float("nan")
+def _measure(bench: Bench, scored: Scored) -> float:
+    return scored.means[bench.task.measure].value if scored.means else float("nan")

@@ -12,7 +12,18 @@ import jinja2
 
 from rainhill.files import write_whole
 from sites.plots import ARM_TITLES, ARMS, DARK, MANY, SIGNS, Film, Results, draw_cross_site, draw_curves, draw_films, draw_recovery
-from sites.verdict import Interval, Verdict, arm, consortium_text, difference, interval, site_verdict, verdict_text
+from sites.verdict import (
+    Interval,
+    Verdict,
+    arm,
+    consortium_text,
+    difference,
+    interval,
+    measure,
+    measure_title,
+    site_verdict,
+    verdict_text,
+)
 
 __all__ = ["Film", "write_report"]
 
@@ -50,7 +61,7 @@ class Figure:
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     arm: str
-    auroc: Interval
+    of: Interval
     best: bool
 
 
@@ -100,20 +111,20 @@ def _view(results: Results) -> dict[str, Any]:
         "answered": sum(len(each.answered) for each in rounds),
         "many": MANY,
         "signs": SIGNS,
+        "measure_name": measure(results),
+        "measure_title": measure_title(results),
     }
 
 
 def _row(name: str, site: Mapping[str, Any], arms: Sequence[str]) -> Row:
-    aurocs = {each: arm(site, each) for each in arms}
-    top = max((round(aurocs[each].value, 3) for each in arms if each in _POSSIBLE and aurocs[each].measured), default=math.nan)
+    values = {each: arm(site, each) for each in arms}
+    top = max((round(values[each].value, 3) for each in arms if each in _POSSIBLE and values[each].measured), default=math.nan)
     found, text = site_verdict(site), site.get("verdict_text") or verdict_text(site["title"], site)
     return Row(
         name=name,
         title=site["title"],
         site=site,
-        cells=[
-            Cell(arm=each, auroc=of, best=each in _POSSIBLE and of.measured and round(of.value, 3) == top) for each, of in aurocs.items()
-        ],
+        cells=[Cell(arm=each, of=of, best=each in _POSSIBLE and of.measured and round(of.value, 3) == top) for each, of in values.items()],
         change=difference(site, "private_minus_base"),
         verdict=found,
         text=_whole_intervals(text.removeprefix(f"{site['title']}: ").removeprefix(f"{found or 'no verdict'}. ")),
@@ -137,13 +148,14 @@ def _round(of: Mapping[str, Any]) -> Round:
 
 def _figures(results: Results, films: Mapping[str, Sequence[Film]]) -> dict[str, Figure]:
     sites, source = results["sites"], results.get("source")
+    title = measure_title(results)
     gains = "; ".join(
         f"{site['title']} {level(arm(site, 'base').value, 2)} to {level(arm(site, 'private').value, 2)}" for site in sites.values()
     )
-    figures = [_figure("recovery", draw_recovery, results, f"AUROC per site, from the model as it arrived to the adapted one: {gains}.")]
+    figures = [_figure("recovery", draw_recovery, results, f"{title} per site, from the model as it arrived to the adapted one: {gains}.")]
     if any(site.get("curve") for site in sites.values()):
         figures.append(
-            _figure("curves", draw_curves, results, "AUROC on validation patients by round, for each site: trained alone and federated.")
+            _figure("curves", draw_curves, results, f"{title} on validation patients by round, for each site: trained alone and federated.")
         )
     if (results.get("cross_site") or {}).get("rows"):
         figures.append(
@@ -151,7 +163,7 @@ def _figures(results: Results, films: Mapping[str, Sequence[Film]]) -> dict[str,
                 "cross_site",
                 draw_cross_site,
                 results,
-                "Heat map of AUROC, trained at row and tested at column; the numbers are in the table below.",
+                f"Heat map of {title}, trained at row and tested at column; the numbers are in the table below.",
             )
         )
     if any(len(sheet) for sheet in films.values()):

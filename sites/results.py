@@ -4,7 +4,7 @@ import math
 import platform
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +15,7 @@ from client.privacy import accountant, budget
 from client.privacy.accountant import NEIGHBOURS, UNIT
 from client.privacy.events import Joined
 from client.privacy.ledger import Ledger
+from client.tasks import Task
 from client.training.metrics import Measured, Scored
 from client.workbench import Bench
 from rainhill.messages import RoundRecord, SiteId
@@ -26,7 +27,10 @@ from sites.verdict import verdict, verdict_text
 
 FORMAT = 1
 GAP = 0.01
-"""Below this AUROC between base and pooled there is no gap to speak of, and no share of it that was recovered."""
+"""Below this difference between base and pooled there is no gap to speak of, and no share of it that was recovered."""
+
+DRAFTS = 6
+"""Test patients of a site whose drafts are shown."""
 
 DIFFERENCES: dict[str, tuple[Arm, Arm]] = {
     "private_minus_base": ("private", "base"),
@@ -40,16 +44,18 @@ def site_results(
     own: SiteData,
     arms: Mapping[Arm, Scored],
     *,
-    outputs: Sequence[str],
+    task: Task,
     curve: dict[str, Any],
     private: dict[str, Any],
     confidence: float,
 ) -> dict[str, Any]:
+    measure = task.measure
     entry: dict[str, Any] = {
         "title": site.title,
+        "measure": measure,
         "patients": {"train": own.train.count, "val": own.val.count, "test": own.test.count},
         "images": {"train": len(own.train.patients), "val": len(own.val.patients), "test": len(own.test.patients)},
-        "prevalence": prevalence(own, outputs),
+        "prevalence": prevalence(own, task),
         **{arm: scored(arms[arm], confidence) for arm in ARMS},
         "left_out": list(arms["base"].left_out),
         "curve": curve,
@@ -57,23 +63,43 @@ def site_results(
     entry["private"] |= private
     if arms["base"].means:
         entry["differences"] = {
-            name: interval(arms[more].means["auroc"].minus(arms[less].means["auroc"]), confidence)
+            name: interval(arms[more].means[measure].minus(arms[less].means[measure]), confidence)
             for name, (more, less) in DIFFERENCES.items()
         }
         entry["verdict"] = verdict(entry["differences"]["private_minus_base"])
-        entry["recovered"] = recovered(*(arms[arm].means["auroc"].value for arm in ("base", "private", "pooled")))
+        entry["recovered"] = recovered(*(arms[arm].means[measure].value for arm in ("base", "private", "pooled")))
     else:
         entry |= {"differences": {}, "verdict": "no different", "recovered": None}
     entry["verdict_text"] = verdict_text(site.title, entry)
+    if arms["base"].drafts:
+        entry["drafts"] = drafts(own, arms)
     return entry
 
 
-def prevalence(own: SiteData, outputs: Sequence[str]) -> dict[str, float | None]:
+def drafts(own: SiteData, arms: Mapping[Arm, Scored]) -> list[dict[str, Any]]:
+    """A few test patients' reports beside what each model wrote for the same film."""
+    films = own.cohort.part("test")
+    rows = [row for row, text in enumerate(films.reports) if text.strip()]
+    first = {int(films.patients[row]): place for place, row in reversed(list(enumerate(rows)))}
+    shown = sorted(first.values())[:DRAFTS]
+    return [
+        {
+            "film": rows[place],
+            "indication": films.indications[rows[place]],
+            "prior": films.priors[rows[place]],
+            "reference": films.reports[rows[place]],
+            **{arm: arms[arm].drafts[place] for arm in ARMS},
+        }
+        for place in shown
+    ]
+
+
+def prevalence(own: SiteData, task: Task) -> dict[str, float | None]:
     """Share of the labelled test images that show each finding."""
-    targets = own.test.targets.numpy()
+    truth = task.truth(own.test)
     return {
-        finding: number(float(np.nanmean(targets[:, column]))) if np.isfinite(targets[:, column]).any() else None
-        for column, finding in enumerate(outputs)
+        finding: number(float(np.nanmean(truth[:, column]))) if np.isfinite(truth[:, column]).any() else None
+        for column, finding in enumerate(task.names)
     }
 
 
@@ -97,7 +123,7 @@ def consortium(sites: Mapping[SiteId, Mapping[str, Any]]) -> dict[str, float | N
     """Unweighted means over sites. Scores are never pooled: pooled scores rank hospitals, not patients."""
     means: dict[str, float | None] = {}
     for arm in ARMS:
-        values = [site[arm]["auroc"]["value"] for site in sites.values() if "auroc" in site[arm]]
+        values = [site[arm][site["measure"]]["value"] for site in sites.values() if site["measure"] in site[arm]]
         means[arm] = number(float(np.mean(values))) if values else None
     base, private, pooled = means["base"], means["private"], means["pooled"]
     shares = base is not None and private is not None and pooled is not None
@@ -110,11 +136,11 @@ def curve(history: tuple[RoundRecord, ...], site: SiteId, last: Mapping[str, flo
     return [*points, {"round": history[-1].round + 1, **last}] if history else points
 
 
-def cross_site(found: Measurements, sites: list[SiteId]) -> dict[str, Any]:
+def cross_site(found: Measurements, sites: list[SiteId], measure: str) -> dict[str, Any]:
     return {
         "rows": list(found.cross_site),
         "columns": sites,
-        "auroc": [[number(row.get(site, float("nan"))) for site in sites] for row in found.cross_site.values()],
+        measure: [[number(row.get(site, float("nan"))) for site in sites] for row in found.cross_site.values()],
     }
 
 

@@ -101,7 +101,7 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
         **_what_was_run(run, bench),
         "source": base_at_home,
         "sites": entries,
-        "cross_site": results.cross_site(found, [site.name for site in sites]),
+        "cross_site": results.cross_site(found, [site.name for site in sites], bench.task.measure),
         "consortium": results.consortium(entries),
         "rounds": [_round_entry(record) for record in shared.history],
         **results.crossing(bench, shared.history),
@@ -127,9 +127,7 @@ def _open_sites(bench: Bench, sites: list[Site], cache: Path, progress: Progress
 
 def _each_output_is_labelled(bench: Bench, data: Mapping[SiteId, SiteData]) -> None:
     """An output that no site has a label for cannot be learned, and is most often a name misspelt."""
-    known = np.any([np.isfinite(own.train.targets.numpy()).any(axis=0) for own in data.values()], axis=0)
-    missing = [name for name, labelled in zip(bench.task.outputs, known, strict=True) if not labelled]
-    if missing:
+    if missing := bench.task.unlabelled([own.train for own in data.values()]):
         raise ConfigError(f"recipe {bench.recipe.name}: no site has a training label for {', '.join(map(repr, missing))}")
 
 
@@ -195,7 +193,7 @@ def _site_entries(
             site,
             own,
             found.arms[name],
-            outputs=list(bench.task.outputs),
+            task=bench.task,
             curve={arm: results.curve(history, name, arms.validated(bench, adapter, own)) for arm, (adapter, history) in ends.items()},
             private={"steps": private.private[name].steps, "temperature": round(private.private[name].temperature, 4)},
             confidence=bench.recipe.evaluation.confidence,
@@ -222,7 +220,8 @@ def _what_was_run(run: Run, bench: Bench) -> dict[str, Any]:
         "task": recipe.task.name,
         "strategy": recipe.strategy.described(),
         "encoding": recipe.compression.encoding,
-        "outputs": list(bench.task.outputs),
+        "measure": bench.task.measure,
+        "outputs": list(bench.task.names),
         "base": {
             "model": recipe.base.model,
             "weights": recipe.base.weights,

@@ -7,26 +7,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sites import verdict
+
 
 def print_run(console: Console, document: dict[str, Any]) -> None:
-    """Mean AUROC of every hospital and arm, narrow enough for 80 columns."""
-    arms = ("base", "local", "shared", "private", "pooled")
+    """The measure of every hospital and arm, narrow enough for 80 columns."""
+    arms, measure, title = ("base", "local", "shared", "private", "pooled"), verdict.measure(document), verdict.measure_title(document)
     table = _table(document)
-    table.add_column("mean AUROC", overflow="ellipsis", no_wrap=True, max_width=20)
+    table.add_column(f"mean {title}" if title == "AUROC" else title, overflow="ellipsis", no_wrap=True, max_width=20)
     for heading in (*arms, "gap"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=max(5, len(heading)))
     table.add_column("verdict", no_wrap=True, min_width=len("no different"))
     source = document["source"]
-    if source and "auroc" in source:
-        table.add_row(escape(source["title"]), _value(source), *[""] * len(arms), "source", style="dim")
+    if source and measure in source:
+        table.add_row(escape(source["title"]), _value(source, measure), *[""] * len(arms), "source", style="dim")
     colours = {"better": "green", "worse": "red"}
     for site in document["sites"].values():
-        verdict = site["verdict"]
+        found = site["verdict"]
         table.add_row(
             escape(site["title"]),
-            *(_value(site[arm]) for arm in arms),
+            *(_value(site[arm], measure) for arm in arms),
             _percent(site["recovered"]),
-            f"[{colours.get(verdict, 'default')}]{verdict}[/]",
+            f"[{colours.get(found, 'default')}]{found}[/]",
         )
     means = document["consortium"]
     table.add_section()
@@ -87,8 +89,8 @@ def _table(document: dict[str, Any]) -> Table:
     return Table(title=title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
-def _value(arm: dict[str, Any]) -> str:
-    return f"{arm['auroc']['value']:.3f}" if "auroc" in arm else "-"
+def _value(arm: dict[str, Any], measure: str) -> str:
+    return f"{arm[measure]['value']:.3f}" if measure in arm else "-"
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Verdict = Literal["better", "no different", "worse"]
+MEASURES = {"auroc": "AUROC", "label_f1": "label F1"}
+_DOES = {"auroc": "reads this site's films", "label_f1": "drafts this site's reports"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,18 @@ def interval(of: Mapping[str, Any] | None) -> Interval:
     return Interval(**{key: math.nan if (of or {}).get(key) is None else float((of or {})[key]) for key in ("value", "low", "high")})
 
 
-def arm(site: Mapping[str, Any], name: str, metric: str = "auroc") -> Interval:
-    return interval((site.get(name) or {}).get(metric))
+def measure(of: Mapping[str, Any]) -> str:
+    """The metric that a site's models, or a run's, are compared by."""
+    return str(of.get("measure") or "auroc")
+
+
+def measure_title(of: Mapping[str, Any]) -> str:
+    return MEASURES.get(measure(of), measure(of))
+
+
+def arm(site: Mapping[str, Any], name: str) -> Interval:
+    """The measure of one of the site's models."""
+    return interval((site.get(name) or {}).get(measure(site)))
 
 
 def difference(site: Mapping[str, Any], name: str) -> Interval:
@@ -63,7 +75,8 @@ def verdict_text(title: str, site: Mapping[str, Any]) -> str:
     if found is None:
         return f"{title}: no verdict. {_why_none(site)}"
     change = difference(site, "private_minus_base")
-    level = f"The adapted model reads this site's films at AUROC {level_text(adapted)}"
+    does = _DOES.get(measure(site), "does")
+    level = f"The adapted model {does} at {measure_title(site)} {level_text(adapted)}"
     told = {
         "better": f"{level}, up {difference_text(change)} from the model as it arrived.",
         "no different": f"{level}; no change from the model as it arrived could be measured (difference {difference_text(change)}).",
@@ -73,10 +86,11 @@ def verdict_text(title: str, site: Mapping[str, Any]) -> str:
 
 
 def consortium_text(results: Mapping[str, Any]) -> str:
-    """What the run was worth over all its sites; the means are unweighted and of per-site AUROCs."""
+    """What the run was worth over all its sites; the means are unweighted and of per-site numbers."""
     sites, means = results["sites"], results.get("consortium") or {}
     base, private, local, pooled = (_number(means.get(key)) for key in ("base", "private", "local", "pooled"))
-    over = "AUROC at the one site" if len(sites) == 1 else f"Mean AUROC over the {len(sites)} sites"
+    title = measure_title(results)
+    over = f"{title} at the one site" if len(sites) == 1 else f"Mean {title} over the {len(sites)} sites"
     told = []
     if math.isfinite(base) and math.isfinite(private):
         moved = f"{'rose' if private > base else 'fell'} from {base:.3f} as the model arrived to {private:.3f} adapted"

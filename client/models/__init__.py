@@ -9,12 +9,13 @@ import client.models as _package
 from client.embedded import EMBEDDED
 from client.models._compute import place
 from client.models._net import Compute, Net
+from client.models._writer import Writer, Written
 from rainhill import plugins, toml
 from rainhill.errors import BaseModelError
 from rainhill.recipe import BaseSection, LoraSection
 from rainhill.weights import PINNED, digest
 
-__all__ = ["Compute", "Net", "digest", "find_weights", "load", "place"]
+__all__ = ["Compute", "Net", "Writer", "Written", "digest", "find_weights", "load", "place"]
 
 
 def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], folder: Path) -> Net:

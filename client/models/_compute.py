@@ -59,7 +59,7 @@ def _frozen_layers(net: Net) -> dict[str, Any]:
     return {
         path: module
         for path, module in net.named_modules()
-        if type(module) in (nn.Linear, nn.Conv2d) and ".lora_" not in path and module is not net.head
+        if type(module) in (nn.Linear, nn.Conv2d) and ".lora_" not in path and module is not net.head and module not in net.unpacked
     }
 
 
@@ -91,7 +91,7 @@ def _pack(net: Net, device: str) -> None:
 
 
 def _keep_tensors_in_main_memory(net: Net) -> None:
-    prefix, device = net.prefix, net.head.weight.device
+    prefix, device = net.prefix, next(net.parameters()).device
     net.register_forward_pre_hook(lambda _, inputs: tuple(tensor.to(device) for tensor in inputs))
     net.register_forward_hook(lambda _, __, output: output.cpu())
     net.prefix = lambda images: prefix(images.to(device)).cpu()  # type: ignore[method-assign]

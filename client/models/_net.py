@@ -29,9 +29,17 @@ class Net(nn.Module):
 
     compute = Compute()
 
+    writes = False
+    """Whether it writes a text, and has no head."""
+    one_by_one = False
+    """Whether images of a batch do not lie apart along the first dimension of every layer that takes LoRA: a private step takes them one at
+    a time then."""
+    unpacked: tuple[nn.Module, ...] = ()
+    """Frozen layers besides the head that keep float32."""
+
     size: int
     """Side of the square image it takes, in pixels."""
-    head: nn.Linear
+    head: nn.Linear | nn.Identity
     base_head: dict[str, Tensor]
     """The head as the base model has it, to go back to: name -> values."""
     base_norms: dict[str, Tensor]
@@ -43,6 +51,10 @@ class Net(nn.Module):
     def adaptable(self) -> list[nn.Module]:
         """The parts after the prefix, in which modules may take LoRA."""
         raise NotImplementedError
+
+    def groups(self) -> Mapping[str, list[nn.Module]]:
+        """The same parts by what they are to the model: in each of them some module has to take LoRA."""
+        return {"": self.adaptable()}
 
 
 def head_from_base(weights: Path, width: int, outputs: Mapping[str, str], labels: list[str]) -> nn.Linear:

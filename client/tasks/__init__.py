@@ -1,18 +1,54 @@
 """What is learned. One file per task: its outputs, its targets, its loss, its scores."""
 
-from typing import Any, Protocol
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import client.tasks as _package
-from client.data.cohort import Cohort
 from rainhill import plugins, toml
-from rainhill.adapter import Array
-from rainhill.recipe import TaskSection
+from rainhill.recipe import EvaluationSection, TaskSection
 
-__all__ = ["Task", "from_section"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from client.data.cohort import Cohort
+    from client.models import Net
+    from client.training.features import Features
+    from client.training.metrics import Scored
+    from rainhill.adapter import Array
+
+__all__ = ["Examples", "Task", "Validated", "from_section"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What a network is to say of each of N images, and what it is given beside the image."""
+
+    targets: Tensor
+    """(N, ...)"""
+    given: Tensor | None = None
+    """(N, ...) of a network that reads more than an image."""
+    texts: tuple[str, ...] = ()
+    """N reports that what is written is held against; none of a task that writes nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """An adapter on a site's validation patients, before it is trained further."""
+
+    losses: Array
+    """(N,) of each image."""
+    metrics: Mapping[str, float]
+    """`loss`, their mean, and the task's measure where it can be told."""
 
 
 class Task(Protocol):
     """A task is a pydantic model: its fields are the further keys of `[task]`."""
+
+    measure: ClassVar[str]
+    """The metric that models are compared by, from 0 to 1."""
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -21,19 +57,42 @@ class Task(Protocol):
 
     @property
     def outputs(self) -> dict[str, str]:
-        """Each output of the head, and the output of the base model that it starts from."""
+        """Each output of the head, and the output of the base model that it starts from; empty where there is no head."""
         ...
 
-    def targets(self, cohort: Cohort) -> Array:
-        """(N, K) float32, NaN where there is no label."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The K findings by which models are measured one by one."""
         ...
 
-    def loss(self, logits: Any, targets: Any) -> Any:
-        """(N, K) logits and targets as tensors -> (N,) loss of each image."""
+    def examples(self, cohort: Cohort, net: Net) -> Examples:
+        """Raises BaseModelError for a network that cannot do the task."""
         ...
 
-    def scores(self, logits: Array) -> Array:
-        """(N, K) logits -> (N, K) probabilities."""
+    def losses(self, net: Net, features: Features, rows: Tensor) -> Tensor:
+        """(n,) loss of each of these rows, through the network as it is now."""
+        ...
+
+    def validated(self, net: Net, features: Features) -> Validated: ...
+
+    def temperature(self, net: Net, features: Features) -> float:
+        """What the network's logits are to be divided by to be most likely on these patients."""
+        ...
+
+    def score(self, net: Net, features: Features, *, temperature: float, section: EvaluationSection, seed: Sequence[int]) -> Scored:
+        """Patients that no fit has seen, by the network as it is now."""
+        ...
+
+    def value(self, net: Net, features: Features, section: EvaluationSection) -> float:
+        """The measure alone, without its interval; NaN where it cannot be told."""
+        ...
+
+    def truth(self, features: Features) -> Array:
+        """(N, K) of `names`: 1, 0 or NaN, which is: not known."""
+        ...
+
+    def unlabelled(self, parts: Sequence[Features]) -> list[str]:
+        """What none of the parts has a label for, and cannot be learned."""
         ...
 
 

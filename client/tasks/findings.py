@@ -1,26 +1,40 @@
 """Multi-label classification of findings, where a label may be missing: NaN says that nobody labelled it."""
 
-from typing import TYPE_CHECKING, Annotated
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 from scipy.special import expit
 
-from client.data.cohort import Cohort
+from client.tasks import Examples, Validated
 from rainhill.adapter import Array
+from rainhill.errors import BaseModelError
+from rainhill.recipe import EvaluationSection
 from rainhill.toml import Section
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from client.data.cohort import Cohort
+    from client.models import Net
+    from client.training.features import Features
+    from client.training.metrics import Scored
+
+TEMPERATURES = (0.2, 5.0)
+
 
 class Findings(Section):
+    measure: ClassVar[str] = "auroc"
+
     findings: Annotated[tuple[str, ...], Field(min_length=1)]
     start_from: dict[str, str] = {}
     """Finding -> finding of the base model whose row of the head it starts from, where they are named differently."""
 
     @model_validator(mode="after")
-    def _starts_known_findings(self) -> "Findings":
+    def _starts_known_findings(self) -> Findings:
         twice = sorted({finding for finding in self.findings if self.findings.count(finding) > 1})
         if twice:
             raise ValueError(f"findings names twice: {', '.join(twice)}")
@@ -33,10 +47,22 @@ class Findings(Section):
     def outputs(self) -> dict[str, str]:
         return {finding: self.start_from.get(finding, finding) for finding in self.findings}
 
-    def targets(self, cohort: Cohort) -> Array:
-        return cohort.labels
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.findings
 
-    def loss(self, logits: "Tensor", targets: "Tensor") -> "Tensor":
+    def examples(self, cohort: Cohort, net: Net) -> Examples:
+        """(N, K) targets, NaN where there is no label."""
+        from torch import from_numpy
+
+        if net.writes:
+            raise BaseModelError("task 'findings' wants a model with an output for each finding, and this one writes reports")
+        return Examples(targets=from_numpy(cohort.labels))
+
+    def losses(self, net: Net, features: Features, rows: Tensor) -> Tensor:
+        return self.loss(net(features.hidden[rows]), features.targets[rows])
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(N,) mean binary cross-entropy over the findings that are labelled; 0 for an image without a label."""
         from torch import isnan, nan_to_num
         from torch.nn.functional import binary_cross_entropy_with_logits
@@ -46,4 +72,59 @@ class Findings(Section):
         return losses.sum(dim=1) / labelled.sum(dim=1).clamp(min=1)
 
     def scores(self, logits: Array) -> Array:
+        """(N, K) logits -> (N, K) probabilities."""
         return np.asarray(expit(logits))
+
+    def validated(self, net: Net, features: Features) -> Validated:
+        """With `auroc`, the mean over the findings that have both classes, where any has."""
+        from torch import from_numpy
+
+        from client.training.features import logits
+        from client.training.metrics import mean_auroc
+
+        values = logits(net, features.hidden)
+        losses = self.loss(from_numpy(values), features.targets)
+        auroc = mean_auroc(self.scores(values), features.targets.numpy(), EvaluationSection(min_positives=1))
+        loss = {"loss": float(losses.mean())}
+        return Validated(losses=losses.numpy(), metrics=loss if np.isnan(auroc) else loss | {"auroc": auroc})
+
+    def temperature(self, net: Net, features: Features) -> float:
+        from client.training.features import logits
+
+        return self.fit_temperature(logits(net, features.hidden), features.targets.numpy())
+
+    def fit_temperature(self, values: Array, targets: Array) -> float:
+        """The T that makes logits / T most likely. Guo et al. 2017, arXiv:1706.04599."""
+        from scipy.optimize import minimize_scalar
+        from torch import from_numpy
+
+        if not np.isfinite(targets).any():
+            return 1.0
+        tensor, truth = from_numpy(values), from_numpy(targets)
+        found = minimize_scalar(
+            lambda log_t: float(self.loss(tensor / float(np.exp(log_t)), truth).mean()),
+            bounds=tuple(np.log(TEMPERATURES)),
+            method="bounded",
+        )
+        return float(np.exp(found.x))
+
+    def score(self, net: Net, features: Features, *, temperature: float, section: EvaluationSection, seed: Sequence[int]) -> Scored:
+        from client.training import metrics
+        from client.training.features import logits
+
+        probabilities = self.scores(logits(net, features.hidden) / temperature)
+        names = list(self.findings)
+        return metrics.score(probabilities, features.targets.numpy(), features.patients, names=names, section=section, seed=seed)
+
+    def value(self, net: Net, features: Features, section: EvaluationSection) -> float:
+        from client.training.features import logits
+        from client.training.metrics import mean_auroc
+
+        return mean_auroc(self.scores(logits(net, features.hidden)), features.targets.numpy(), section)
+
+    def truth(self, features: Features) -> Array:
+        return np.asarray(features.targets.numpy())
+
+    def unlabelled(self, parts: Sequence[Features]) -> list[str]:
+        known = np.any([np.isfinite(part.targets.numpy()).any(axis=0) for part in parts], axis=0)
+        return [name for name, labelled in zip(self.findings, known, strict=True) if not labelled]

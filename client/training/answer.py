@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from client.models import Net
 from client.privacy import charging
@@ -16,13 +15,12 @@ from client.privacy.guard import Guard
 from client.privacy.numbers import Numbers, Released, release
 from client.privacy.randomness import Stream
 from client.secure import Masker, hide
-from client.tasks import Task
+from client.tasks import Task, Validated
 from client.training import lora
-from client.training.features import Features, logits
+from client.training.features import Features, losses_of
 from client.training.fit import Fitted, Pull, Stretch, fit, tail_mean
 from client.training.mechanism import Mechanism
 from client.training.memory import Memory
-from client.training.metrics import validation
 from rainhill.adapter import Adapter, Array, factor
 from rainhill.compression import lossy
 from rainhill.errors import DataError, RainhillError, RefusedError
@@ -137,7 +135,7 @@ def _update(plan: Plan, desk: _Desk, granted: Granted | None) -> Update:
     choice = _best_fit(offered, plan, desk) if plan.choices else 0
     start = own_view(offered[choice], plan.rule, desk.memory, plan.round)
     lora.write_adapter(desk.net, start, name=lora.SHARED)
-    before = logits(desk.net, desk.data.val.hidden)
+    before = desk.task.validated(desk.net, desk.data.val)
     fitted = _fitted(plan, desk, start, granted)
     delta, kept = _to_send(plan, desk, start, steps=fitted.steps)
     if kept:
@@ -228,19 +226,17 @@ def _to_send(plan: Plan, desk: _Desk, start: Adapter, *, steps: int) -> tuple[Ad
     return delta, Adapter(kept)
 
 
-def _told(desk: _Desk, before: Array, fitted: Fitted, granted: Granted | None) -> Released:
-    """The numbers beside the update. `before` are the logits of the validation patients, of the adapter as it came."""
-    val, task = desk.data.val, desk.task
-    metrics = validation(before, val.targets.numpy(), task)
+def _told(desk: _Desk, before: Validated, fitted: Fitted, granted: Granted | None) -> Released:
+    """The numbers beside the update. `before` is of the adapter as it came."""
+    val = desk.data.val
     loss = tail_mean(fitted.losses) if fitted.losses else None
     if granted is None or desk.guard is None:
-        return Released(patients=desk.data.train.count, loss=loss, evaluation=Evaluation(patients=val.count, metrics=metrics))
-    each = task.loss(torch.from_numpy(before), val.targets).numpy()
+        return Released(patients=desk.data.train.count, loss=loss, evaluation=Evaluation(patients=val.count, metrics=before.metrics))
     numbers = Numbers(
         train_patients=desk.data.train.count,
         loss=loss,
-        val_losses=[float(each[own].mean()) for own in val.images_of],
-        metrics=metrics,
+        val_losses=[float(before.losses[own].mean()) for own in val.images_of],
+        metrics=before.metrics,
     )
     return release(numbers, desk.guard.config, granted)
 
@@ -253,8 +249,7 @@ def _best_fit(offered: Sequence[Adapter], plan: Plan, desk: _Desk) -> int:
     losses = []
     for adapter in offered:
         lora.write_adapter(desk.net, own_view(adapter, plan.rule, desk.memory, plan.round), name=lora.SHARED)
-        values = logits(desk.net, desk.data.train.hidden)
-        losses.append(validation(values, desk.data.train.targets.numpy(), desk.task)["loss"])
+        losses.append(float(losses_of(desk.net, desk.data.train, desk.task).mean()))
     if np.ptp(losses) == 0:
         return hashlib.sha256(plan.site.encode()).digest()[0] % len(offered)
     return int(np.argmin(np.nan_to_num(losses, nan=np.inf)))

@@ -34,12 +34,14 @@ def clipped_sum(
     """
     totals = {name: torch.zeros_like(parameter, dtype=torch.float64) for name, parameter in parameters.items()}
     losses: list[float] = []
+    if net.one_by_one:
+        return totals, [_one_patient(net, task, features, own, parameters, max_grad_norm, totals) for own in patients]
     with recorded(net, parameters) as samples:
         for part in _parts(patients):
             rows = torch.from_numpy(np.concatenate(part))
             owners = torch.from_numpy(np.repeat(np.arange(len(part)), [len(own) for own in part]))
-            each = task.loss(net(features.hidden[rows]), features.targets[rows])
-            each.sum().backward()
+            each = task.losses(net, features, rows)
+            torch.autograd.backward(each.sum())
             losses += (torch.zeros(len(part)).index_add_(0, owners, each.detach()) / torch.bincount(owners)).tolist()
             for name, total in _clipped(samples, parameters, owners, max_grad_norm).items():
                 totals[name] += total
@@ -48,6 +50,33 @@ def clipped_sum(
                 # Layers that go by hooks have the plain sum here too, and it must not be seen.
                 parameter.grad = None
     return totals, losses
+
+
+def _one_patient(
+    net: Net,
+    task: Task,
+    features: Features,
+    own: Array,
+    parameters: Mapping[str, nn.Parameter],
+    max_grad_norm: float,
+    totals: Mapping[str, Tensor],
+) -> float:
+    """Adds a patient's clipped gradient to the totals, its images one at a time, and gives its mean loss."""
+    samples: Samples = {}
+    losses = []
+    for row in own:
+        loss = task.losses(net, features, torch.tensor([row])).sum()
+        torch.autograd.backward(loss)
+        losses.append(float(loss.detach()))
+        for parameter in parameters.values():
+            if parameter.grad is not None:
+                one = parameter.grad[None] / len(own)
+                samples[parameter] = samples[parameter] + one if parameter in samples else one
+                parameter.grad = None
+    if samples:
+        for name, total in _clipped(samples, parameters, torch.zeros(1, dtype=torch.int64), max_grad_norm).items():
+            totals[name].add_(total)
+    return float(np.mean(losses))
 
 
 def _clipped(samples: Samples, parameters: Mapping[str, nn.Parameter], owners: Tensor, max_grad_norm: float) -> dict[str, Tensor]:

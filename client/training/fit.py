@@ -139,8 +139,8 @@ def _plain(
         loss = 0.0
         # In parts, so that memory does not grow with the step; the gradient is that of the mean over the whole step.
         for part in torch.split(rows, PART):
-            part_loss = task.loss(net(features.hidden[part]), features.targets[part]).sum() / len(rows)
-            part_loss.backward()
+            part_loss = task.losses(net, features, part).sum() / len(rows)
+            torch.autograd.backward(part_loss)
             loss += float(part_loss.detach())
         if penalty is not None:
             penalty().backward()  # type: ignore[no-untyped-call]

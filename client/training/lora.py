@@ -37,8 +37,12 @@ NORM = "norm:"
 
 
 def matched_modules(net: Net, pattern: str) -> list[str]:
-    """Full names of the linear and convolution layers, in the adaptable part, whose last name matches; never an empty list."""
-    adaptable = {id(module) for part in net.adaptable() for module in part.modules()}
+    """Full names of the linear and convolution layers, in the adaptable parts, whose last name matches; some of each group of them."""
+    return [name for group, parts in net.groups().items() for name in _matched(net, parts, pattern, f" in its {group}" if group else "")]
+
+
+def _matched(net: Net, parts: list[nn.Module], pattern: str, where: str) -> list[str]:
+    adaptable = {id(module) for part in parts for module in part.modules()}
     present = [
         name.removesuffix(".base_layer")
         for name, module in net.named_modules()
@@ -50,7 +54,7 @@ def matched_modules(net: Net, pattern: str) -> list[str]:
         raise BaseModelError(f"[lora] modules = {pattern!r}: not a regular expression: {error}") from error
     if not matched:
         last = sorted({name.rpartition(".")[2] for name in present})
-        raise BaseModelError(f"[lora] modules = {pattern!r} matches no layer of the base model, which has: {', '.join(last)}")
+        raise BaseModelError(f"[lora] modules = {pattern!r} matches no layer of the base model{where}, which has: {', '.join(last)}")
     return matched
 
 

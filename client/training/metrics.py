@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from client.tasks import Task
 from rainhill.adapter import Array
 from rainhill.recipe import EvaluationSection
 
@@ -42,6 +40,8 @@ class Scored:
     findings: Mapping[str, Mapping[str, Measured]]
     left_out: tuple[str, ...]
     """Findings with too few positive or negative images to count."""
+    drafts: tuple[str, ...] = ()
+    """What was written, of a task that writes, for each image that has a report to hold it against."""
 
 
 def score(
@@ -61,13 +61,6 @@ def score(
         }
     means = {metric: _mean([finding[metric] for finding in findings.values()]) for metric in METRICS} if findings else {}
     return Scored(means=means, findings=findings, left_out=tuple(left_out))
-
-
-def validation(logits: Array, targets: Array, task: Task) -> dict[str, float]:
-    """The numbers a site reports of the adapter it was sent: loss, and mean AUROC over the findings that have both classes."""
-    loss = float(task.loss(torch.from_numpy(logits), torch.from_numpy(targets)).mean())
-    auroc = mean_auroc(task.scores(logits), targets, EvaluationSection(min_positives=1))
-    return {"loss": loss} if np.isnan(auroc) else {"loss": loss, "auroc": auroc}
 
 
 def mean_auroc(scores: Array, targets: Array, section: EvaluationSection) -> float:

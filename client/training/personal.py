@@ -6,19 +6,18 @@ into the shared gradients a second time, past any clipping.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 
 from client.models import Net
 from client.tasks import Task
 from client.training import lora
 from client.training.answer import LocalData, site_seed
-from client.training.features import Features, logits
+from client.training.features import losses_of
 from client.training.fit import Stretch, fit
-from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter, Array
+from rainhill.adapter import A_SUFFIX, B_SUFFIX, Adapter
 from rainhill.recipe import Recipe
 from strategies.personal import Personal
 from strategies.personal.ditto import Ditto
@@ -26,7 +25,6 @@ from strategies.personal.dual import Dual
 
 CHECKS = 5
 """How often the private fit is held against the validation patients; the best of these, or none of it, is kept."""
-TEMPERATURES = (0.2, 5.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +34,7 @@ class Private:
     adapter: Adapter
     """A pair beside the shared one, or what stands in its place."""
     instead: bool = False
-    temperature: float
+    temperature: float = 1.0
     steps: int
 
 
@@ -62,20 +60,24 @@ def personalise(
         return lora.read_like(net, start, name=lora.SHARED if copied else lora.PRIVATE)
 
     share = recipe.private.model_copy(update={"steps": max(1, recipe.private.steps // CHECKS)})
-    best, best_steps, best_values = start, 0, logits(net, data.val.hidden)
-    best_loss = _loss(best_values, task, data.val)
+
+    def loss_now() -> float:
+        return float(losses_of(net, data.val, task).mean())
+
+    best, best_steps, best_loss = start, 0, loss_now()
     for check in range(1, CHECKS + 1 if mode.after != "nothing" else 1):
         stretch = Stretch(before=(check - 1) * share.steps, total=CHECKS * share.steps)
         seed = (*site_seed(recipe.seed, site, 0), check)
         fit(net, data.train, task, share, parameters=parameters, seed=seed, stretch=stretch, penalty=penalty)
-        values = logits(net, data.val.hidden)
-        loss = _loss(values, task, data.val)
+        loss = loss_now()
         if loss < best_loss:
-            best, best_loss, best_steps, best_values = current(), loss, check * share.steps, values
+            best, best_loss, best_steps = current(), loss, check * share.steps
+    found = Private(adapter=best, instead=copied, steps=best_steps)
+    load_private(net, shared, found, recipe)
+    found = replace(found, temperature=task.temperature(net, data.val))
     lora.write_adapter(net, shared, name=lora.SHARED)
     lora.activate(net, [lora.SHARED])
-    temperature = fit_temperature(best_values, data.val.targets.numpy(), task)
-    return Private(adapter=best, instead=copied, temperature=temperature, steps=best_steps)
+    return found
 
 
 def load_private(net: Net, shared: Adapter, private: Private | None, recipe: Recipe) -> Adapter:
@@ -126,18 +128,3 @@ def near(parameters: Mapping[str, torch.nn.Parameter], shared: Adapter, weight: 
         return weight / 2 * total
 
     return penalty
-
-
-def fit_temperature(values: Array, targets: Array, task: Task) -> float:
-    """The T that makes logits / T most likely on validation patients. Guo et al. 2017, arXiv:1706.04599."""
-    if not np.isfinite(targets).any():
-        return 1.0
-    tensor, truth = torch.from_numpy(values), torch.from_numpy(targets)
-    found = minimize_scalar(
-        lambda log_t: float(task.loss(tensor / float(np.exp(log_t)), truth).mean()), bounds=tuple(np.log(TEMPERATURES)), method="bounded"
-    )
-    return float(np.exp(found.x))
-
-
-def _loss(values: Array, task: Task, features: Features) -> float:
-    return float(task.loss(torch.from_numpy(values), features.targets).mean())

@@ -9,12 +9,10 @@ import torch
 from client.models import Net
 from client.tasks import Task
 from client.training import lora
-from client.training.features import Features
+from client.training.features import Features, in_batches
 from rainhill.adapter import A_SUFFIX, Adapter, Array
 from rainhill.errors import BaseModelError
 from rainhill.recipe import LoraSection
-
-BATCH = 64
 
 
 def begin(net: Net, section: LoraSection, *, seed: int, task: Task | None = None, public: Features | None = None) -> Adapter:
@@ -69,9 +67,8 @@ def _gradients(net: Net, drawn: Adapter, task: Task, public: Features) -> dict[s
     for weight in weights.values():
         weight.requires_grad_(True)
     try:
-        for start in range(0, len(public.hidden), BATCH):
-            loss = task.loss(net(public.hidden[start : start + BATCH]), public.targets[start : start + BATCH]).sum()
-            loss.backward()
+        for rows in in_batches(len(public.hidden)):
+            torch.autograd.backward(task.losses(net, public, rows).sum())
         return {module: _matrix(weight.grad) for module, weight in weights.items()}
     finally:
         for weight in weights.values():

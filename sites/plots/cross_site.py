@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from sites.plots._style import DPI, LIGHT, MANY, WIDTH_IN, Results, Theme, drawn, label_of, luminance, quiet, shortened
+from sites.verdict import measure, measure_title
 
 
 @drawn
@@ -18,7 +19,7 @@ def draw_cross_site(results: Results, theme: Theme = LIGHT) -> Figure:
     """Trained at row, tested at column; a frame marks a site's own model at home."""
     cross = results["cross_site"]
     rows, columns = list(cross["rows"]), list(cross["columns"])
-    values = np.array([[math.nan if each is None else each for each in row] for row in cross["auroc"]], float).reshape(
+    values = np.array([[math.nan if each is None else each for each in row] for row in cross[measure(results)]], float).reshape(
         len(rows), len(columns)
     )
     compact = len(columns) > MANY
@@ -52,7 +53,7 @@ def draw_cross_site(results: Results, theme: Theme = LIGHT) -> Figure:
     )
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=theme.muted, length=0, labelsize=9)
-    bar.set_label("AUROC", color=theme.muted)
+    bar.set_label(measure_title(results), color=theme.muted)
     figure.text(
         0.025,
         1 - 0.38 / height_in,

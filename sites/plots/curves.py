@@ -8,11 +8,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sites.plots._style import DPI, LIGHT, MANY, MARKERS, WIDTH_IN, Results, Theme, drawn, quiet, shortened
+from sites.verdict import measure, measure_title
 
 
 @drawn
 def draw_curves(results: Results, theme: Theme = LIGHT) -> Figure:
-    """Small multiples, one per site: AUROC on validation patients after so many rounds, alone and federated."""
+    """Small multiples, one per site: the measure on validation patients after so many rounds, alone and federated."""
     sites = list(results["sites"].values())
     columns = min(len(sites), 3 if len(sites) <= 6 else 4 if len(sites) <= MANY else 7) or 1
     rows = math.ceil(len(sites) / columns) or 1
@@ -55,7 +56,7 @@ def draw_curves(results: Results, theme: Theme = LIGHT) -> Figure:
         0.025, 1 - 0.38 / height_in, "Round by round, alone and together", color=theme.ink, fontsize=16, fontweight="bold", va="center"
     )
     figure.supxlabel("rounds completed", color=theme.muted, fontsize=10.5, y=0.12 / height_in, va="bottom")
-    figure.supylabel("AUROC on validation patients", color=theme.muted, fontsize=10.5, x=0.012)
+    figure.supylabel(f"{measure_title(results)} on validation patients", color=theme.muted, fontsize=10.5, x=0.012)
     handles = [
         Line2D([], [], color=theme.arms["local"], marker=MARKERS["local"], ms=5, lw=2, label="alone"),
         Line2D([], [], color=theme.arms["shared"], marker=MARKERS["shared"], ms=5, lw=2, label="federated, the shared adapter"),
@@ -81,13 +82,13 @@ def _panel(axes: Any, site: Results, theme: Theme, *, compact: bool) -> None:
         curve = _curve(site, name)
         if not curve:
             continue
-        rounds, aurocs = zip(*curve, strict=True)
+        rounds, values = zip(*curve, strict=True)
         if name == "shared" or not _curve(site, "shared"):
-            axes.axhline(aurocs[0], color=theme.arms["base"], ls=(0, (1, 1.5)), lw=1.2, zorder=1)
+            axes.axhline(values[0], color=theme.arms["base"], ls=(0, (1, 1.5)), lw=1.2, zorder=1)
         dense = compact or len(rounds) > 15
         axes.plot(
             rounds,
-            aurocs,
+            values,
             color=theme.arms[name],
             lw=1.4 if compact else 2,
             marker="" if dense else MARKERS[name],
@@ -98,7 +99,7 @@ def _panel(axes: Any, site: Results, theme: Theme, *, compact: bool) -> None:
         )
         axes.plot(
             rounds[-1:],
-            aurocs[-1:],
+            values[-1:],
             color=theme.arms[name],
             marker=MARKERS[name],
             ms=4 if compact else 6,
@@ -109,8 +110,7 @@ def _panel(axes: Any, site: Results, theme: Theme, *, compact: bool) -> None:
 
 
 def _curve(site: Results, name: str) -> list[tuple[int, float]]:
-    """(rounds completed, AUROC): an entry is the adapter as it was before its round."""
+    """(rounds completed, measure): an entry is the adapter as it was before its round."""
     entries = (site.get("curve") or {}).get(name) or []
-    return [
-        (int(each["round"]) - 1, float(each["auroc"])) for each in entries if each.get("auroc") is not None and math.isfinite(each["auroc"])
-    ]
+    told = [(int(each["round"]) - 1, each.get(measure(site))) for each in entries]
+    return [(at, float(value)) for at, value in told if value is not None and math.isfinite(value)]

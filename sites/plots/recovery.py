@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 
 from sites.plots._style import ARM_TITLES, ARMS, DPI, LIGHT, MANY, MARKERS, SIGNS, WIDTH_IN, Results, Theme, drawn, mixed, quiet, shortened
-from sites.verdict import Interval, arm, interval, site_verdict
+from sites.verdict import Interval, arm, interval, measure, measure_title, site_verdict
 
 
 @drawn
@@ -29,16 +29,16 @@ def draw_recovery(results: Results, theme: Theme = LIGHT) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, facecolor=theme.paper)
     box = (left_in / WIDTH_IN, bottom_in / height_in, 1 - (left_in + right_in) / WIDTH_IN, row_in * len(sites) / height_in)
     axes = figure.add_axes(box, facecolor=theme.paper)
-    low, high = _span(sites, results.get("source"), compact=compact)
+    low, high = _span(sites, results, compact=compact)
     axes.set(xlim=(low, high), ylim=(len(sites) - 0.5, -0.5))
-    axes.set_xlabel("AUROC on the site's own held-out patients, mean over findings", color=theme.muted, labelpad=7)
+    axes.set_xlabel(_axis(results), color=theme.muted, labelpad=7)
     axes.xaxis.set_major_locator(MultipleLocator(0.05 if high - low < 0.5 else 0.1))
     quiet(axes, theme)
     axes.set_yticks([])
     across = [-(left_in - 0.25) / (WIDTH_IN - left_in - right_in), 1 + (right_in - 0.25) / (WIDTH_IN - left_in - right_in)]
     for edge in [] if compact else np.arange(len(sites) + 1) - 0.5:
         axes.plot(across, [edge] * 2, transform=axes.get_yaxis_transform(), color=theme.line, lw=0.8, clip_on=False, zorder=0)
-    _source_level(axes, results.get("source"), theme)
+    _source_level(axes, results, theme)
     for y, site in enumerate(sites):
         _dumbbell(axes, y, site, theme, compact=compact)
         _row_words(axes, y, site, theme, compact=compact, left=across[0])
@@ -128,8 +128,9 @@ def _row_words(axes: Any, y: float, site: Results, theme: Theme, *, compact: boo
     axes.text(1.04, y + 0.17, f"{SIGNS[found]} {found or 'no verdict'}", ha="left", color=theme.muted, fontsize=9.5, **place)
 
 
-def _source_level(axes: Any, source: Results | None, theme: Theme) -> None:
-    at = interval((source or {}).get("auroc"))
+def _source_level(axes: Any, results: Results, theme: Theme) -> None:
+    source = results.get("source")
+    at = interval((source or {}).get(measure(results)))
     if source is None or not at.measured:
         return
     axes.axvline(at.value, color=theme.muted, lw=1.2, ls=(0, (4, 3)), zorder=1)
@@ -155,7 +156,7 @@ def _headline(figure: Figure, results: Results, theme: Theme, height_in: float) 
     base, private = means.get("base"), means.get("private")
     title = "What adaptation was worth, site by site"
     if base is not None and private is not None and math.isfinite(base) and math.isfinite(private):
-        title = f"Adapted without moving an image: mean AUROC {base:.2f} → {private:.2f}"
+        title = f"Adapted without moving an image: mean {measure_title(results)} {base:.2f} → {private:.2f}"
     figure.text(0.025, 1 - 0.38 / height_in, title, color=theme.ink, fontsize=16, fontweight="bold", va="center")
     where = f"{len(sites)} sites" if len(sites) != 1 else "1 site"
     told = f"{where}, {len(results.get('rounds') or [])} rounds of {results.get('strategy')}; lines are 95 % intervals over patients"
@@ -191,14 +192,19 @@ def _arm_legend(figure: Figure, names: Sequence[str], theme: Theme, height_in: f
     )
 
 
+def _axis(results: Results) -> str:
+    over = ", mean over findings" if measure(results) == "auroc" else ", over all findings together"
+    return f"{measure_title(results)} on the site's own held-out patients{over}"
+
+
 def _gain(site: Results) -> float:
     gained = arm(site, "private").value - arm(site, "base").value
     return gained if math.isfinite(gained) else -math.inf
 
 
-def _span(sites: Sequence[Results], source: Results | None, *, compact: bool) -> tuple[float, float]:
-    """The range of AUROC that holds every value drawn, to the next 0.025."""
-    shown = [interval((source or {}).get("auroc"))] + [arm(site, name) for site in sites for name in ARMS]
+def _span(sites: Sequence[Results], results: Results, *, compact: bool) -> tuple[float, float]:
+    """The range that holds every value drawn, to the next 0.025."""
+    shown = [interval((results.get("source") or {}).get(measure(results)))] + [arm(site, name) for site in sites for name in ARMS]
     ends = [end for of in shown for end in ((of.value,) if compact else (of.value, of.low, of.high)) if math.isfinite(end)]
     if not ends:
         return 0.5, 1.0

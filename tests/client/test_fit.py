@@ -13,7 +13,7 @@ from client.training.features import Features, concatenate, logits
 from client.training.fit import Stretch, _patient_batches, fit, tail_mean
 from client.training.memory import Memory
 from client.training.metrics import mean_auroc
-from client.training.personal import fit_temperature, load_private, personalise
+from client.training.personal import load_private, personalise
 from client.workbench import Bench, first_adapter
 from rainhill.adapter import Adapter
 from rainhill.errors import DataError
@@ -211,5 +211,5 @@ def test_the_temperature_undoes_overconfidence(bench: Bench) -> None:
     rng = np.random.default_rng(0)
     true_logits = rng.normal(0, 1.5, (4000, 2)).astype(np.float32)
     targets = (rng.random((4000, 2)) < bench.task.scores(true_logits)).astype(np.float32)
-    assert fit_temperature(3 * true_logits, targets, bench.task) == pytest.approx(3, rel=0.1)
-    assert fit_temperature(true_logits, np.full_like(targets, np.nan), bench.task) == 1.0
+    assert bench.task.fit_temperature(3 * true_logits, targets) == pytest.approx(3, rel=0.1)
+    assert bench.task.fit_temperature(true_logits, np.full_like(targets, np.nan)) == 1.0

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from client.training import lora
-from client.training.features import logits
-from client.training.metrics import validation
+from client.training.features import losses_of
 from client.workbench import Bench, first_adapter
 from rainhill.adapter import Adapter
 from server import checkpoint
@@ -17,7 +16,7 @@ from sites.bench import SiteData
 
 def loss_of(bench: Bench, adapter: Adapter, own: SiteData) -> float:
     lora.write_adapter(bench.net, adapter, name=lora.SHARED)
-    return validation(logits(bench.net, own.val.hidden), own.val.targets.numpy(), bench.task)["loss"]
+    return float(losses_of(bench.net, own.val, bench.task).mean())
 
 
 @pytest.mark.parametrize("learning_rate", [1e-3, 2e-2, 5.0])

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.models import Net
-from client.tasks import Task
 from client.tasks.findings import Findings
 from client.training import lora
 from client.training.features import Features
@@ -27,7 +26,7 @@ FINDINGS = ("one", "two", "three")
 @dataclass(frozen=True, kw_only=True)
 class World:
     net: Net
-    task: Task
+    task: Findings
     features: Features
     start: Adapter
     """Pairs and the head, before any training."""
