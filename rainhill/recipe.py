@@ -78,6 +78,8 @@ class FitSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: Positive = 1.0
     """The gradient of a step is scaled down to this l2 norm where it is longer."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far patients with a rare finding are drawn more often: 0 not at all, 1 as much as the finding is rare."""
 
 
 class RoundsSection(FitSection):
@@ -211,6 +213,14 @@ class Recipe(Section):
     augmentation: AugmentationSection = AugmentationSection()
     compression: CompressionSection = CompressionSection()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _draws_all_alike_under_privacy(self) -> "Recipe":
+        if self.privacy is not None and self.rounds.balance:
+            raise ValueError(
+                f"rounds.balance = {self.rounds.balance:g} with [privacy]: there each patient has to have the same chance to be drawn"
+            )
+        return self
 
     @field_validator("sites")
     @classmethod

@@ -34,11 +34,3 @@ def patient_weights(labels: NDArray[np.floating], *, strength: float) -> NDArray
     weights = (rarest / rarest.max()) ** -strength
     weights = np.minimum(weights, CAP)
     return np.asarray(weights / weights.mean())
-
-
-def patients_labels(labels: NDArray[np.floating], patients: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(N, F) of images -> (P, F): a patient has what one of the images has, and is known to be free of what was only ever denied."""
-    found = np.full((int(patients.max(initial=-1)) + 1, labels.shape[1]), np.nan, dtype=np.float32)
-    for patient, row in zip(patients, labels, strict=True):
-        found[patient] = np.fmax(found[patient], row)
-    return found

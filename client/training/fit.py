@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from client.data import splits
+from client.drafting.balance import patient_weights
 from client.models import Net
 from client.tasks import Task
 from client.training.features import Features
@@ -132,7 +134,9 @@ def _plain(
     penalty: Callable[[], torch.Tensor] | None,
 ) -> _Take:
     rng = np.random.default_rng(seed)
-    batches = iter(_patient_batches(features.count, section, rng))
+    labels = splits.patient_labels(task.truth(features), features.patients) if section.balance else None
+    weights = None if labels is None else patient_weights(labels, strength=section.balance)
+    batches = iter(_patient_batches(features.count, section, rng, weights))
 
     def take(parameters: Mapping[str, torch.nn.Parameter], moving: AbstractSet[str]) -> float:  # noqa: ARG001 - all, and some are dropped
         rows = features.draw(next(batches), rng)
@@ -163,11 +167,13 @@ def tail_mean(losses: list[float]) -> float:
     return float(np.mean(losses[-max(1, len(losses) // 4) :]))
 
 
-def _patient_batches(count: int, section: FitSection, rng: np.random.Generator) -> list[Array]:
-    """`steps` batches of distinct patients, every patient once before any comes again."""
+def _patient_batches(count: int, section: FitSection, rng: np.random.Generator, weights: Array | None = None) -> list[Array]:
+    """`steps` batches of distinct patients: every patient once before any comes again, or by their weights."""
     size = min(section.patients_per_step, count)
     if size == 0:
         raise DataError("no patient to train on")
+    if weights is not None:
+        return [rng.choice(count, size, replace=False, p=weights / weights.sum()) for _ in range(section.steps)]
     # A batch never straddles two permutations, so no patient is in it twice.
     per_epoch = count // size
     epochs = -(-section.steps // per_epoch)

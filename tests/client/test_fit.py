@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from client.drafting.balance import patient_weights
 from client.training import lora
 from client.training.answer import answer, site_seed
 from client.training.features import Features, concatenate, logits
@@ -18,7 +20,7 @@ from client.workbench import Bench, first_adapter
 from rainhill.adapter import Adapter
 from rainhill.errors import DataError
 from rainhill.messages import LocalRule, Plan, Refusal, Update
-from rainhill.recipe import EvaluationSection, FitSection
+from rainhill.recipe import EvaluationSection, FitSection, Recipe
 from sites.bench import SiteData
 
 
@@ -161,6 +163,22 @@ def test_a_batch_holds_a_patient_once_and_an_epoch_every_patient() -> None:
     assert sorted(np.concatenate(batches[:3])) == list(range(12))
     # Fewer patients than a step asks for: the step takes them all.
     assert [len(batch) for batch in _patient_batches(3, section, np.random.default_rng(0))] == [3] * 9
+
+
+def test_balanced_batches_have_more_patients_with_a_rare_finding_and_none_twice(bench: Bench) -> None:
+    weights = patient_weights(np.array([[1.0]] * 2 + [[0.0]] * 18), strength=1.0)
+    section = FitSection(steps=400, patients_per_step=4)
+    batches = _patient_batches(20, section, np.random.default_rng(0), weights)
+    assert all(len(set(batch)) == 4 for batch in batches)
+    # One in ten has it; alike, 0.4 of a batch of four would.
+    assert 1.2 < np.mean([(batch < 2).sum() for batch in batches]) < 1.8
+
+
+def test_a_private_run_draws_all_patients_alike(bench: Bench) -> None:
+    with pytest.raises(ValidationError, match=r"rounds.balance = 0.5 with \[privacy\]"):
+        Recipe.model_validate(
+            bench.recipe.model_dump() | {"privacy": {"epsilon": 1.0}, "rounds": bench.recipe.rounds.model_dump() | {"balance": 0.5}}
+        )
 
 
 def test_one_film_of_each_chosen_patient_is_drawn() -> None:

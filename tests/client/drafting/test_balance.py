@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from client.drafting.balance import CAP, patient_weights, patients_labels
+from client.drafting.balance import CAP, patient_weights
 from rainhill.errors import DataError
 
 LABELS = arrays.arrays(np.float32, st.tuples(st.integers(1, 30), st.integers(1, 5)), elements=st.sampled_from([0.0, 1.0, np.nan]))
@@ -69,8 +69,3 @@ def test_prevalence_is_of_those_who_are_labelled() -> None:
 def test_what_is_no_label_and_no_strength_is_refused(labels: np.ndarray, strength: float) -> None:
     with pytest.raises(DataError, match="expected"):
         patient_weights(labels, strength=strength)
-
-
-def test_a_patient_has_what_one_of_the_images_has() -> None:
-    labels = np.array([[0, np.nan], [1, np.nan], [0, 0]], dtype=np.float32)
-    np.testing.assert_array_equal(patients_labels(labels, np.array([0, 0, 1])), [[1, np.nan], [0, 0]])

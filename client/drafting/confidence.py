@@ -1,0 +1,180 @@
+"""How sure a model was of its draft, and from where on a site lets it speak: the rest is abstained, and says so with its numbers.
+
+Selective prediction with a guaranteed risk: Geifman, El-Yaniv 2017, arXiv:1705.08500; bounds by Clopper, Pearson 1934,
+doi:10.1093/biomet/26.4.404.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from client.models import Written
+from client.reporting.clinical import errors_of
+from client.reporting.reading import Reading
+from rainhill.errors import DataError
+
+CERTAINTY = 0.95
+TRIED = tuple(share / 20 for share in range(20, 0, -1))
+"""Coverages that are tried in turn for a promised error rate, the most first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """By the log-probabilities of a draft's tokens."""
+
+    least: float
+    """Of the least likely token: one wrong word makes a wrong report, however sure all others are."""
+    mean: float
+    ended: bool
+
+    @property
+    def value(self) -> float:
+        """By which drafts are ranked; of one that was cut at the limit -inf, for nobody knows what else it would have said."""
+        return self.least if self.ended else -np.inf
+
+
+def confidence_of(written: Written) -> Confidence:
+    """DataError for a draft without a token, or with one whose log-probability is no number."""
+    values = np.asarray(written.logprobs, dtype=np.float64)
+    if not values.size or np.isnan(values).any():
+        raise DataError(f"a draft of {values.size} tokens, {int(np.isnan(values).sum())} without a log-probability: confidence is of none")
+    return Confidence(least=float(values.min()), mean=float(values.mean()), ended=written.ended)
+
+
+def is_wrong(draft: Reading, reference: Reading) -> bool:
+    """Whether the draft makes any of ReXVal's six errors."""
+    return errors_of(draft, reference).total > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    abstains: bool
+    confidence: float
+    threshold: "Threshold"
+
+    def __str__(self) -> str:
+        at = self.threshold
+        said = "abstained: confidence {:.3g} is not above {:.3g}" if self.abstains else "drafted: confidence {:.3g} is above {:.3g}"
+        promise = f"above it {at.wrong} of {at.kept} drafts were wrong, at most {at.most_wrong:.1%} with {at.certainty:.0%} certainty"
+        return f"{said.format(self.confidence, at.at)}; {promise}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    at: float
+    """What is not above it is abstained."""
+    of: int
+    """Drafts of validation patients."""
+    kept: int
+    wrong: int
+    """Of those kept."""
+    most_wrong: float
+    """Upper bound of the error rate of what is kept, for patients like these."""
+    certainty: float
+    """That the bound holds, over draws of validation patients."""
+
+    @property
+    def coverage(self) -> float:
+        return self.kept / self.of
+
+    @classmethod
+    def calibrated(
+        cls,
+        confidences: Sequence[float] | NDArray[Any],
+        wrong: Sequence[bool] | NDArray[Any],
+        *,
+        coverage: float | None = None,
+        most_wrong: float | None = None,
+        certainty: float = CERTAINTY,
+    ) -> "Threshold":
+        """For a coverage, or for the highest coverage at which the error rate is bounded by `most_wrong`.
+
+        N of each, of one draft per patient: the bound takes them for independent. DataError where they do not fit, where not exactly one of
+        the two is asked for, and where no threshold keeps the promise.
+        """
+        values, errors = _checked(confidences, wrong)
+        if (coverage is None) == (most_wrong is None):
+            raise DataError(f"coverage = {coverage} and most_wrong = {most_wrong}: one of them is to be given")
+        for name, asked in (("coverage", coverage), ("most_wrong", most_wrong), ("certainty", certainty)):
+            if asked is not None and not 0 < asked <= 1 or (name == "certainty" and asked == 1):
+                raise DataError(f"{name} = {asked}: expected more than 0 and at most 1, and a certainty below 1")
+        if coverage is not None:
+            return _at_coverage(values, errors, coverage, certainty, certainty)
+        assert most_wrong is not None
+        # Each try may be wrong about its own bound, and the first that fits is taken: the doubt is shared out among them.
+        each = 1 - (1 - certainty) / len(TRIED)
+        tried = [_at_coverage(values, errors, share, each, certainty) for share in TRIED]
+        found = next((one for one in tried if one.kept and one.most_wrong <= most_wrong), None)
+        if found is None:
+            best = min(tried, key=lambda one: one.most_wrong)
+            raise DataError(
+                f"no threshold keeps the error rate at {most_wrong:.1%} or less: the least bound is {best.most_wrong:.1%}, "
+                f"for {best.kept} of {len(values)} drafts, {best.wrong} of them wrong"
+            )
+        return found
+
+    def decide(self, confidence: float) -> Decision:
+        """Abstains where the confidence is no number."""
+        return Decision(abstains=self.abstains(confidence), confidence=confidence, threshold=self)
+
+    def abstains(self, confidence: float) -> bool:
+        return not confidence > self.at
+
+
+def _at_coverage(values: NDArray[np.float64], errors: NDArray[np.bool_], coverage: float, bound: float, certainty: float) -> Threshold:
+    count = int(np.floor(coverage * len(values) + 1e-9))
+    # The confidence of the first that is left out. Those above it are draws of all that lie above it, whatever they got wrong.
+    at = -np.inf if count == len(values) else float(np.sort(values)[::-1][count])
+    kept = values > at
+    wrong, of = int(errors[kept].sum()), int(kept.sum())
+    return Threshold(at=at, of=len(values), kept=of, wrong=wrong, most_wrong=upper_bound(wrong, of, bound), certainty=certainty)
+
+
+def upper_bound(wrong: int, of: int, certainty: float = CERTAINTY) -> float:
+    """One-sided, of a binomial share; 1 where nothing was seen."""
+    return 1.0 if wrong >= of else float(beta.ppf(certainty, wrong + 1, of - wrong))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """What drafts get wrong as ever more of them are kept, the surest first."""
+
+    coverage: NDArray[np.float64]
+    """(N,) 1/N to 1."""
+    error: NDArray[np.float64]
+    """(N,) share that is wrong of what is kept; of equally sure ones, in any order."""
+
+    @cached_property
+    def area(self) -> float:
+        """Mean error over all coverages: the less, the better wrong and right are told apart."""
+        return float(self.error.mean())
+
+    def error_at(self, coverage: float) -> float:
+        """Of the largest share that is not above `coverage`. DataError where that is no draft."""
+        count = int(np.floor(coverage * len(self.error) + 1e-9))
+        if not 0 < count <= len(self.error):
+            raise DataError(f"coverage = {coverage} of {len(self.error)} drafts is {count} of them, expected 1 to {len(self.error)}")
+        return float(self.error[count - 1])
+
+
+def risk_coverage(confidences: Sequence[float] | NDArray[Any], wrong: Sequence[bool] | NDArray[Any]) -> Curve:
+    """N of each. DataError where they do not fit."""
+    values, errors = _checked(confidences, wrong)
+    _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
+    expected = (np.bincount(group, weights=errors) / sizes)[np.sort(group)]
+    kept = np.arange(1, len(values) + 1)
+    return Curve(coverage=kept / len(values), error=np.cumsum(expected) / kept)
+
+
+def _checked(confidences: Sequence[float] | NDArray[Any], wrong: Sequence[bool] | NDArray[Any]) -> tuple[Any, Any]:
+    values, errors = np.asarray(confidences, dtype=np.float64), np.asarray(wrong, dtype=np.bool_)
+    if values.ndim != 1 or values.shape != errors.shape or not len(values):
+        raise DataError(f"confidences {values.shape} of drafts {errors.shape}: expected one of each, and at least one")
+    if np.isnan(values).any():
+        raise DataError(f"{int(np.isnan(values).sum())} of {len(values)} confidences are no number")
+    return values, errors

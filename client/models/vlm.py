@@ -1,0 +1,299 @@
+"""Vision-language models that transformers loads as image-text-to-text: LLaVA, Pixtral, Idefics3, SmolVLM, PaliGemma, Gemma3, Qwen-VL.
+
+The image goes in as pixels of our own making, since processors of several families want torchvision; tokens stand for it as the family's
+processor would write them (`_families`).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client.models._families import NAMES, Family, family_of
+from client.models._net import Net, read_json
+from client.models._writer import Writer, Written
+from rainhill.errors import BaseModelError
+from rainhill.toml import Section
+
+Scope = Literal["language", "language+projector", "language+projector+vision"]
+PAD = -100
+"""Fills rows of tokens; any negative number does."""
+
+
+class Vlm(Section):
+    scope: Scope = "language"
+    """Which parts take LoRA. With `language` alone, image features are computed once per image and kept."""
+    size: int | None = Field(default=None, ge=8, le=4096)
+    """Side of the square image, in pixels, for families that take any (Pixtral, Qwen-VL); the model's own where not given."""
+
+    def load(self, weights: Path, *, outputs: Mapping[str, str], last_blocks: int | None) -> Net:
+        """config.json, safetensors, tokenizer.json, and preprocessor_config.json where the image is scaled otherwise than to [-1, 1]."""
+        from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+        from transformers.utils import logging
+
+        if outputs:
+            raise BaseModelError(f"model 'vlm' writes reports and has no output for {', '.join(outputs)}: task 'report' is for it")
+        if not (weights / "tokenizer.json").is_file():
+            raise BaseModelError(f"base model {weights}: no tokenizer.json there, which is the one form of tokenizer that is read")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            settings = AutoConfig.from_pretrained(weights, local_files_only=True)
+            family = family_of(settings)
+            if family is None:
+                raise BaseModelError(f"base model {weights}: family {settings.model_type!r} is not one of {', '.join(NAMES)}")
+            model, found = AutoModelForImageTextToText.from_pretrained(
+                weights, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True)
+        except (ValueError, OSError, ImportError) as error:
+            raise BaseModelError(f"base model {weights}: {error}") from error
+        if found["missing_keys"]:
+            # They would be drawn at random, and differ from site to site.
+            raise BaseModelError(f"base model {weights}: no weights there for {', '.join(sorted(found['missing_keys'])[:3])}")
+        scaling = read_json(weights / "preprocessor_config.json")
+        return VlmNet(model, tokenizer, family, scope=self.scope, size=self.size, last_blocks=last_blocks, scaling=scaling)
+
+
+class VlmNet(Writer):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        family: Family,
+        *,
+        scope: Scope,
+        size: int | None,
+        last_blocks: int | None,
+        scaling: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        _check_tokens(tokenizer, family, model.config)
+        family.prepare(model)
+        self.ends = _ends(tokenizer)
+        # Before anything is counted or drawn: what generates reads no settings of the checkpoint's.
+        self.model, self.tokenizer, self.family, self.head = _greedy(model, self.ends), tokenizer, family, nn.Identity()
+        self.size, self.scope = _size_of(model.config, family, size), scope
+        self.last_blocks = _blocks(len(self._language()), last_blocks)
+        self.one_by_one = family.mixes and scope != "language"
+        self.unpacked = (model.get_output_embeddings(),)
+        mean, std = scaling.get("image_mean", [0.5]), scaling.get("image_std", [0.5])
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        vision = model.config.vision_config
+        self.channels = int(getattr(vision, "num_channels", None) or getattr(vision, "in_channels", None) or 3)
+        features = self._features(torch.zeros(1, 1, self.size, self.size) + 0.5)
+        self._listed = not isinstance(features, Tensor)
+        self.tokens_of_image = len(features[0])
+
+    mean: Tensor
+    std: Tensor
+
+    def _language(self) -> Any:
+        return self.model.model.get_submodule(self.family.language)
+
+    def groups(self) -> Mapping[str, list[nn.Module]]:
+        """By scope. Raises BaseModelError where the model has no such part."""
+        inner, parts = self.model.model, {"language model": list(self._language())[-self.last_blocks :]}
+        if "projector" in self.scope:
+            parts["projector"] = [inner.get_submodule(self.family.projector)]
+        if "vision" in self.scope:
+            parts["vision tower"] = [inner.get_submodule(self.family.vision)]
+        return parts
+
+    def adaptable(self) -> list[nn.Module]:
+        return [module for part in self.groups().values() for module in part]
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """(N, 1, S, S) in [-1, 1] -> (N, C, S, S) as the model was trained to see them."""
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return (((images + 1) / 2 - self.mean) / self.std).expand(-1, self.channels, -1, -1)
+
+    def _features(self, images: Tensor) -> Any:
+        """(N, 1, S, S) -> N times (tokens, width), as a list or as one tensor, by family."""
+        pixels = self.family.pixels(self._scaled(images), self.model.config)
+        return self.model.model.get_image_features(**_on(pixels, self.mean.device), return_dict=True).pooler_output
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """(N, 1, S, S) in [-1, 1] -> (N, tokens, width) features; the images themselves where LoRA touches what is before those."""
+        if self.scope != "language":
+            return images
+        features = self._features(images)
+        return torch.stack(list(features)) if self._listed else features
+
+    def _given(self, hidden: Tensor, ids: Tensor, answers: Tensor) -> dict[str, Any]:
+        """What the model takes for these rows, beside what is asked of it."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        features = hidden if self.scope == "language" else self._features(hidden)
+        if self._listed:
+            features = tuple(features)
+        tokens = ids.clamp(min=0)
+        return {
+            "input_ids": tokens,
+            "attention_mask": (ids >= 0).long(),
+            "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)},
+            **_on(self.family.extras(tokens, answers, self.size, self.model.config), ids.device),
+        }
+
+    def forward(self, hidden: Tensor, ids: Tensor, answers: Tensor) -> Tensor:
+        """As `Writer`: K places from the one before the earliest token to write."""
+        first = int(answers.int().argmax(dim=1).min())
+        keep = ids.shape[1] - max(first - 1, 0)
+        logits: Tensor = self.model(**self._given(hidden, ids, answers), logits_to_keep=keep, use_cache=False).logits
+        return logits
+
+    def encode(self, prompt: str, answer: str | None, *, limit: int) -> tuple[list[int], int]:
+        tokens = self._prompt(prompt)
+        if answer is None:
+            return tokens, len(tokens)
+        written = [*self._tokens(self._said(answer)), self.ends[0]]
+        return tokens + written[:limit], len(tokens)
+
+    def _prompt(self, prompt: str) -> list[int]:
+        """By the model's chat template where it has one; else as the family has it. Tokenised as a whole, as its processor does it."""
+        config, prompt, begin = self.model.config, self._said(prompt), self.tokenizer.bos_token or ""
+        image = self.family.placeholder(_image(self.tokenizer, config), self.tokens_of_image, self.size, config)
+        if self.tokenizer.chat_template is None:
+            return self._tokens(self.family.plain(begin, image, prompt))
+        text = _conversation(self.tokenizer, prompt)
+        before, found, after = text.partition(self.family.marker)
+        if not found:
+            raise BaseModelError(f"the base model's chat template writes no {self.family.marker!r} for an image")
+        # Some templates write the token that begins a text, others leave it to the tokenizer.
+        begins = text.startswith(begin) or self.tokenizer.encode("")[:1] != [self.tokenizer.bos_token_id]
+        return self._tokens(f"{'' if begins else begin}{before}{image}{after}")
+
+    def _tokens(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return tokens
+
+    def _said(self, text: str) -> str:
+        """A text in which nothing is a special token, whatever somebody typed."""
+        for token in (
+            *_special(self.tokenizer).values(),
+            self.family.marker,
+            _image(self.tokenizer, self.model.config),
+            *self.family.tokens,
+        ):
+            text = text.replace(token, " ")
+        return text
+
+    @torch.no_grad()
+    def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int) -> list[Written]:
+        device, longest = self.mean.device, max(map(len, prompts))
+        # To the left, so that all go on at the same place.
+        ids = torch.tensor([[PAD] * (longest - len(one)) + list(one) for one in prompts], device=device)
+        given = self._given(hidden.to(device), ids, torch.zeros_like(ids, dtype=torch.bool))
+        found = self.model.generate(**given, max_new_tokens=limit, do_sample=False)[:, longest:].tolist()
+        answers = [_up_to(one, self.ends) for one in found]
+        scores = self._logprobs(hidden, prompts, answers)
+        return [
+            Written(text=self.tokenizer.decode(one, skip_special_tokens=True).strip(), logprobs=score, ended=one[-1] in self.ends)
+            for one, score in zip(answers, scores, strict=True)
+        ]
+
+    def _logprobs(self, hidden: Tensor, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
+        """Of each token of the answers, in one pass: to keep the logits of each step would take memory by the vocabulary."""
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+        ids, longest = padded(rows), max(map(len, rows))
+        places = torch.arange(longest)
+        begins = torch.tensor([[len(prompt)] for prompt in prompts])
+        written = (places >= begins) & (ids >= 0)
+        logits = self(hidden, ids, written)
+        offset = longest - logits.shape[1]
+        values = logits[:, :-1].log_softmax(dim=-1).gather(-1, ids[:, offset + 1 :, None].clamp(min=0))[..., 0]
+        return [tuple(value[mask].tolist()) for value, mask in zip(values, written[:, offset + 1 :], strict=True)]
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """(N, longest), filled up to the right."""
+    longest = max(map(len, rows), default=0)
+    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], dtype=torch.int64).reshape(len(rows), longest)
+
+
+def _check_tokens(tokenizer: Any, family: Family, config: Any) -> None:
+    known = tokenizer.get_vocab()
+    if config.image_token_id not in known.values():
+        raise BaseModelError(f"the base model's tokenizer has no token {config.image_token_id}, which stands for an image in config.json")
+    for token in family.tokens:
+        if token not in known:
+            raise BaseModelError(f"the base model's tokenizer has no token {token!r}, which its family writes around an image")
+
+
+def _image(tokenizer: Any, config: Any) -> str:
+    """The token that stands for a feature of an image, as text."""
+    return str(tokenizer.convert_ids_to_tokens(config.image_token_id))
+
+
+def _special(tokenizer: Any) -> dict[int, str]:
+    return {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _conversation(tokenizer: Any, prompt: str, answer: str | None = None) -> str:
+    """By the chat template; up to where an answer begins, if none is given."""
+    from jinja2 import TemplateError
+
+    said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    if answer is not None:
+        said.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    try:
+        return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=answer is None))
+    except TemplateError as error:
+        raise BaseModelError(f"the base model's chat template: {error}") from error
+
+
+def _ends(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end an answer: first the one that is to be written, as the chat template has it where that has one."""
+    ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    if tokenizer.chat_template is not None:
+        _, found, after = _conversation(tokenizer, "Report:", "Nothing.").rpartition("Nothing.")
+        behind = tokenizer.encode(after.lstrip(), add_special_tokens=False)
+        if found and behind and behind[0] in _special(tokenizer):
+            # Gemma3 and Idefics3 end a turn otherwise than a text.
+            ends.insert(0, behind[0])
+    if not ends:
+        raise BaseModelError("the base model's tokenizer has no token that ends a text")
+    return tuple(dict.fromkeys(ends))
+
+
+def _up_to(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    """With the first token that ends them, if there is one."""
+    places = [place for place, token in enumerate(tokens) if token in ends]
+    return tokens[: places[0] + 1] if places else tokens
+
+
+def _greedy(model: Any, ends: Sequence[int]) -> Any:
+    from transformers import GenerationConfig
+
+    # An image cannot be written: what would stand for one has no features.
+    model.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=ends[0], suppress_tokens=[model.config.image_token_id])
+    return model.eval()
+
+
+def _size_of(config: Any, family: Family, asked: int | None) -> int:
+    own: int | None = getattr(config.vision_config, "image_size", None)
+    if not family.resizes and asked not in (None, own):
+        raise BaseModelError(f"[base] size = {asked}: the base model takes images of {own} pixels")
+    size, unit = asked or own, family.unit(config)
+    if size is None:
+        raise BaseModelError("[base] size is missing: the base model takes images of any size, and the recipe says of which")
+    if family.resizes and (size % unit or (own is not None and size > own)):
+        most = "" if own is None else f" up to {own}"
+        raise BaseModelError(f"[base] size = {size}: the base model takes images whose side is a multiple of {unit} pixels{most}")
+    return size
+
+
+def _blocks(count: int, asked: int | None) -> int:
+    if asked is not None and asked > count:
+        raise BaseModelError(f"[lora] last_blocks = {asked}: the base model's language model has {count}")
+    return asked or count
+
+
+def _on(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}

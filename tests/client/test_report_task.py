@@ -1,0 +1,174 @@
+"""The task `report`: what goes in, what the loss is on, what is measured, and that it goes through a round like any other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client import models
+from client.data.cohort import Cohort
+from client.data.rows import Rows
+from client.models.vlm import VlmNet
+from client.tasks.findings import Findings
+from client.tasks.report import Report
+from client.training import features, lora
+from client.training.answer import LocalData, answered
+from client.training.fit import fit
+from client.training.memory import Memory
+from client.workbench import Bench, first_adapter, open_bench
+from rainhill.errors import BaseModelError
+from rainhill.messages import Plan
+from rainhill.recipe import EvaluationSection, FitSection, Recipe
+from tests.client.vlm_families import SIZE, save
+
+SAID = (
+    "The heart is enlarged.\nImpression: cardiomegaly.",
+    "Unchanged left pleural effusion.\nImpression: left effusion.",
+    "No pneumothorax. No pleural effusion.\nImpression: no acute abnormality.",
+)
+"""Of film n, the one at n modulo 3."""
+
+
+def cohort_of(films: int = 12, *, priors: bool = False, silent: tuple[int, ...] = ()) -> Cohort:
+    """Two films of each patient, whose report is told by a bright third of the film."""
+    rng, kinds = np.random.default_rng(0), np.arange(films) % 3
+    images = rng.normal(0, 0.1, (films, 1, SIZE, SIZE)).astype(np.float32)
+    for image, kind in zip(images, kinds, strict=True):
+        image[0, :, kind * SIZE // 3 : (kind + 1) * SIZE // 3] += 0.8
+    patients = np.arange(films) // 2
+    return Cohort(
+        site="aintree",
+        findings=(),
+        images=Rows(np.clip(images, -1, 1)),
+        labels=np.empty((films, 0), dtype=np.float32),
+        patients=patients,
+        pseudonym=patients.astype(str),
+        split=np.array(["train"] * films),
+        sex=np.array([""] * films),
+        age=np.full(films, np.nan, dtype=np.float32),
+        view=np.array([""] * films),
+        reports=tuple("" if film in silent else SAID[kind] for film, kind in enumerate(kinds)),
+        indications=tuple("Cough." if film % 2 else "" for film in range(films)),
+        priors=tuple("Left effusion." if priors and film % 3 == 1 else "" for film in range(films)),
+    )
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save("llava", tmp_path_factory.mktemp("report") / "llava")
+
+
+@pytest.fixture
+def bench(llava: Path, recipe: Recipe) -> Bench:
+    raw = recipe.model_dump(mode="json")
+    base = {"model": "vlm", "weights": str(llava), "sha256": models.digest(llava), "scope": "language+projector+vision"}
+    adapted = {"rank": 4, "alpha": 8, "modules": "(q_proj|v_proj|fc1|up_proj|linear_1)"}
+    changed = {"task": {"name": "report", "max_tokens": 40, "val_drafts": 3}, "base": base, "lora": adapted, "sites": []}
+    return open_bench(Recipe.model_validate(raw | changed), llava)
+
+
+def spoken(bench: Bench, tokens: torch.Tensor) -> str:
+    net = bench.net
+    assert isinstance(net, VlmNet)
+    return str(net.tokenizer.decode(tokens[tokens >= 0], skip_special_tokens=True))
+
+
+def test_the_loss_is_on_the_report_alone_and_on_how_it_ends(bench: Bench) -> None:
+    found = bench.task.examples(cohort_of(), bench.net)
+    assert found.given is not None and found.given.shape == found.targets.shape
+    answer = found.targets[0][found.targets[0] >= 0]
+    assert spoken(bench, answer) == SAID[0]
+    assert answer[-1] == bench.net.tokenizer.eos_token_id  # type: ignore[union-attr]
+    # Where there is a target, it is what is given there.
+    written = found.targets >= 0
+    assert torch.equal(found.given[written], found.targets[written])
+    assert "Indication: Cough." in spoken(bench, found.given[1]) and "Indication" not in spoken(bench, found.given[0])
+
+
+def test_comparisons_are_scrubbed_where_there_is_no_prior_and_kept_where_there_is_one(bench: Bench) -> None:
+    def texts(priors: bool, **options: object) -> str:
+        found = Report(max_tokens=60, **options).examples(cohort_of(priors=priors), bench.net)
+        return spoken(bench, found.targets[1])
+
+    assert texts(priors=False) == "Left pleural effusion.\nImpression: left effusion."
+    assert texts(priors=True) == SAID[1]
+    assert texts(priors=False, scrub=False) == SAID[1]
+    # A prior that is not put into the prompt is none.
+    assert texts(priors=True, blocks=("indication",)) == "Left pleural effusion.\nImpression: left effusion."
+    given = bench.task.examples(cohort_of(priors=True), bench.net).given
+    assert given is not None and "Comparison: Left effusion." in spoken(bench, given[1])
+
+
+def test_an_image_without_a_report_has_no_loss_and_is_not_measured(bench: Bench) -> None:
+    data = features.compute(bench.net, cohort_of(silent=(0, 5)), bench.task)
+    losses = bench.task.losses(bench.net, data, torch.arange(12))
+    assert (losses[[0, 5]] == 0).all() and (losses[[1, 2, 3]] > 0).all()
+    truth = bench.task.truth(data)
+    assert np.isnan(truth[[0, 5]]).all() and np.isfinite(truth[1]).all()
+    scored = bench.task.score(bench.net, data, temperature=1.0, section=EvaluationSection(bootstraps=100), seed=(0,))
+    assert len(scored.drafts) == 10
+    none = features.compute(bench.net, cohort_of(silent=tuple(range(12))), bench.task)
+    assert bench.task.unlabelled([none]) == ["report"] and bench.task.unlabelled([none, data]) == []
+
+
+def test_a_loss_is_that_of_its_row_alone_whatever_it_is_batched_with(bench: Bench) -> None:
+    data = features.compute(bench.net, cohort_of(priors=True), bench.task)
+    with torch.no_grad():
+        together = bench.task.losses(bench.net, data, torch.arange(12))
+        alone = torch.cat([bench.task.losses(bench.net, data, torch.tensor([row])) for row in range(12)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_learned_is_written_and_measured(bench: Bench) -> None:
+    data = features.compute(bench.net, cohort_of(), bench.task)
+    first = first_adapter(bench)
+    lora.write_adapter(bench.net, first, name=lora.SHARED)
+    before = bench.task.validated(bench.net, data)
+    section = FitSection(steps=120, patients_per_step=6, learning_rate=2e-2)
+    fit(bench.net, data, bench.task, section, parameters=lora.trainable(bench.net, name=lora.SHARED, with_head=True), seed=(0,))
+    after = bench.task.validated(bench.net, data)
+    assert after.metrics["loss"] < 0.2 * before.metrics["loss"]
+    scored = bench.task.score(bench.net, data, temperature=1.0, section=EvaluationSection(bootstraps=100, min_positives=2), seed=(0,))
+    assert scored.means["label_f1"].value > 0.9 > before.metrics["label_f1"]
+    assert bench.task.value(bench.net, data, EvaluationSection()) == pytest.approx(scored.means["label_f1"].value)
+    assert {"label_precision", "wrong_sides", "rouge_l", "meteor_nosyn", "corpus_bleu", "cider_d"} <= set(scored.means)
+    assert scored.findings["pleural_effusion"].keys() == {"label_f1", "label_precision", "label_recall"}
+    # Its own adapter off, the model writes what it wrote.
+    lora.write_adapter(bench.net, first, name=lora.SHARED)
+    assert bench.task.validated(bench.net, data).metrics == before.metrics
+
+
+def test_a_round_is_answered_like_any_other(bench: Bench, tmp_path: Path) -> None:
+    data = features.compute(bench.net, cohort_of(), bench.task)
+    plan = Plan(run="r", recipe=bench.recipe.sha256, round=1, site="aintree", adapter=first_adapter(bench))
+    update = answered(
+        plan,
+        recipe=bench.recipe,
+        strategy=bench.strategy,
+        net=bench.net,
+        task=bench.task,
+        data=LocalData(train=data, val=data),
+        memory=Memory(tmp_path),
+    )
+    assert update.evaluation is not None and set(update.evaluation.metrics) == {"loss", "label_f1"}
+    assert update.delta.pairs() and all(".lora_" in name for name in update.delta)
+
+
+def test_pooled_reports_of_different_length_keep_their_losses(bench: Bench) -> None:
+    short = cohort_of(priors=True)
+    long = replace(short, indications=tuple("Shortness of breath since the day before yesterday." for _ in short.reports))
+    parts = [features.compute(bench.net, one, bench.task) for one in (short, long)]
+    pooled = features.concatenate(parts)
+    assert pooled.texts == (*parts[0].texts, *parts[1].texts)
+    with torch.no_grad():
+        alone = torch.cat([bench.task.losses(bench.net, part, torch.arange(12)) for part in parts])
+        torch.testing.assert_close(bench.task.losses(bench.net, pooled, torch.arange(24)), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_task_refuses_a_model_that_cannot_do_it(bench: Bench, recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match="wants a model with an output for each finding"):
+        Findings(findings=("square",)).examples(cohort_of(), bench.net)
+    with pytest.raises(BaseModelError, match="wants a model that writes"):
+        Report().examples(cohort_of(), open_bench(recipe, tmp_path).net)
