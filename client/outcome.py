@@ -16,6 +16,8 @@ from rainhill.messages import Plan, SiteId
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
+    measure: str
+    """Of the task, that the models are compared by."""
     shared: Adapter
     """As the site has it: with the tensors that it kept of its own."""
     private: Private
@@ -24,7 +26,7 @@ class Outcome:
     held_out: str
     """Which of the site's patients they were measured on: test, or val where it sets none aside, which the private part was chosen by."""
     patients: int
-    """How many of those there are."""
+    """How many of those there are: of a task that writes, who have a report."""
 
 
 def outcome(plan: Plan, bench: Bench, data: OwnData, memory: Memory) -> Outcome:
@@ -40,7 +42,7 @@ def outcome(plan: Plan, bench: Bench, data: OwnData, memory: Memory) -> Outcome:
     private = personalise(shared, site=site, recipe=recipe, net=bench.net, task=bench.task, data=data, mode=bench.strategy.personal)
     with private_part(bench.net, shared, private, recipe) as temperature:
         arms["private"] = scored(bench, part, site, temperature=temperature)
-    return Outcome(shared=shared, private=private, arms=arms, held_out=held_out, patients=part.count)
+    return Outcome(measure=bench.task.measure, shared=shared, private=private, arms=arms, held_out=held_out, patients=_measured_on(part))
 
 
 def scored(bench: Bench, part: Features, site: SiteId, *, temperature: float = 1.0) -> Scored:
@@ -50,8 +52,9 @@ def scored(bench: Bench, part: Features, site: SiteId, *, temperature: float = 1
 
 
 def described(found: Outcome, plan: Plan, confidence: float) -> dict[str, Any]:
-    """As JSON. A number that cannot be measured, for want of patients of both classes, is None."""
-    base = found.arms["base"].means.get("auroc")
+    """As JSON. A number that cannot be measured, for want of patients of both classes or of reports, is None."""
+    levels = {arm: scored.means.get(found.measure) for arm, scored in found.arms.items()}
+    base = levels["base"]
     return {
         "run": plan.run,
         "recipe": plan.recipe,
@@ -63,19 +66,25 @@ def described(found: Outcome, plan: Plan, confidence: float) -> dict[str, Any]:
         "held_out": found.held_out,
         "patients": found.patients,
         "confidence": confidence,
-        "auroc": {arm: _interval(scored.means.get("auroc"), confidence) for arm, scored in found.arms.items()},
-        "gain": {
-            arm: _interval(own.minus(base) if (own := found.arms[arm].means.get("auroc")) and base else None, confidence)
-            for arm in ("shared", "private")
-        },
-        "left_out": list(found.arms["base"].left_out),
+        "measure": found.measure,
+        "levels": {arm: _interval(level, confidence) for arm, level in levels.items()},
+        "gain": {arm: _interval(own.minus(base) if (own := levels[arm]) and base else None, confidence) for arm in ("shared", "private")},
+        # Label F1 counts what is said of all findings together, the rare ones too.
+        "left_out": [] if found.measure == "label_f1" else list(found.arms["base"].left_out),
     }
 
 
 def _held_out(bench: Bench, data: OwnData) -> tuple[str, Features]:
     if (data.cohort.split == "test").any():
-        return "test", features.compute(bench.net, data.cohort.part("test"), bench.task)
+        return "test", features.compute(bench.net, data.cohort.part("test"), bench.task, among=data.cohort.part("train"))
     return "val", data.val
+
+
+def _measured_on(part: Features) -> int:
+    """How many patients. Of few of them nothing is told, and who has no report hides nobody."""
+    if not part.texts:
+        return part.count
+    return len({patient for patient, text in zip(part.patients.tolist(), part.texts, strict=True) if text.strip()})
 
 
 def _interval(measured: Measured | None, confidence: float) -> dict[str, float] | None:

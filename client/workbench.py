@@ -80,5 +80,5 @@ def own_data(bench: Bench, films: Cohort, *, cache: PrefixCache | None = None) -
     return OwnData(
         cohort=films,
         train=features.compute_views(bench.net, films.part("train"), bench.task, bench.recipe.augmentation, seed=seed, cache=cache),
-        val=features.compute(bench.net, films.part("val"), bench.task, cache=cache),
+        val=features.compute(bench.net, films.part("val"), bench.task, among=films.part("train"), cache=cache),
     )

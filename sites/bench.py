@@ -54,5 +54,5 @@ def site_data(bench: Bench, films: Cohort, *, cache: PrefixCache | None = None) 
     if not (films.split == "test").any():
         raise DataError(f"{films.site}: has no test patient, and a simulated site needs some")
     own = own_data(bench, films, cache=cache)
-    test = features.compute(bench.net, films.part("test"), bench.task, cache=cache)
+    test = features.compute(bench.net, films.part("test"), bench.task, among=films.part("train"), cache=cache)
     return SiteData(cohort=films, train=own.train, val=own.val, test=test)

@@ -31,7 +31,8 @@ SEEDS = 2**63
     "--sites",
     "sites_folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of site files, one TOML per hospital.  [default: the six phantom hospitals]",
+    help="Folder of site files, one TOML per hospital.  [default: that of a recipe that ships with one of its name, or the six phantom "
+    "hospitals]",
 )
 @click.option(
     "--engine",
@@ -80,7 +81,7 @@ def simulate(
 ) -> None:
     """Simulate a consortium of hospitals on this machine.
 
-    RECIPE is a TOML file, or the name of one that ships with Rainhill (demo, six, private, cxr); `demo` where none is given.
+    RECIPE is a TOML file, or the name of one that ships with Rainhill (demo, six, private, reporting, cxr); `demo` where none is given.
     The sites train by themselves, together, and in one forbidden pool; results.json and report.html say what each was worth.
     """
     with stops_at_once():
@@ -96,7 +97,7 @@ def simulate(
             raise ConfigError("--compare takes --seeds, and goes on by itself in its --out: give no --resume, --engine or --seed with it")
         if device is not None or precision is not None:
             raise ConfigError("--compare computes on the CPU, in float32: give no --device or --precision with it")
-        _compare(recipe or "demo", compare, seeds, sites_folder or HERE, out)
+        _compare(recipe or "demo", compare, seeds, sites_folder or _sites_of(recipe), out)
         return
     if seeds is not None:
         raise ConfigError("--seeds goes with --compare; one run takes --seed")
@@ -112,7 +113,7 @@ def simulate(
             folder=new_folder(chosen, out),
             recipe=chosen,
             recipe_folder=path.parent,
-            sites_folder=sites_folder or HERE,
+            sites_folder=sites_folder or _sites_of(recipe),
             engine=engine or "inline",
             device=device or "cpu",
             precision=precision or "float32",
@@ -139,6 +140,12 @@ def simulate(
         ) from None
     print_run(Console(), document)
     click.echo(f"{run.folder / 'report.html'}")
+
+
+def _sites_of(recipe: str | None) -> Path:
+    """Of a recipe that ships with Rainhill: the folder of its name, where there is one."""
+    own = HERE / recipe if recipe is not None and (RECIPES / f"{recipe}.toml").exists() else HERE
+    return own if own.is_dir() else HERE
 
 
 def _compare(name: str, names: str, seeds: str | None, sites_folder: Path, out: Path | None) -> None:

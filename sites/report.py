@@ -12,6 +12,7 @@ import jinja2
 
 from rainhill.files import write_whole
 from sites.plots import ARM_TITLES, ARMS, DARK, MANY, SIGNS, Film, Results, draw_cross_site, draw_curves, draw_films, draw_recovery
+from sites.side_by_side import beside
 from sites.verdict import (
     Interval,
     Verdict,
@@ -26,6 +27,23 @@ from sites.verdict import (
 )
 
 __all__ = ["Film", "write_report"]
+
+_OTHERS: Mapping[str, Mapping[str, str]] = {
+    "auroc": {"auprc": "AUPRC, higher is better", "brier": "Brier score, lower is better", "ece": "calibration error, lower is better"},
+    "label_f1": {
+        "label_precision": "precision of labels",
+        "label_recall": "recall of labels",
+        "label_macro_f1": "macro F1, over the findings that count",
+        "wrong_sides": "wrong sides, of a report",
+        "contradictions": "contradictions, of a draft",
+        "comparisons": "compares where the report does not",
+        "errors": "errors (ReXVal's six), of a draft",
+        "rouge_l": "ROUGE-L",
+        "cider_d": "CIDEr-D, 0 to 10",
+        "changed_words": "words to change",
+    },
+}
+"""Metrics beside the measure, and what they are called on the page."""
 
 _POSSIBLE = ("base", "local", "shared", "private")  # pooled is the bound that real hospitals cannot reach
 
@@ -111,6 +129,8 @@ def _view(results: Results) -> dict[str, Any]:
         "answered": sum(len(each.answered) for each in rounds),
         "many": MANY,
         "signs": SIGNS,
+        "drafts": {name: [beside(case) for case in site.get("drafts") or []] for name, site in sites.items()},
+        "others": _OTHERS[measure(results)],
         "measure_name": measure(results),
         "measure_title": measure_title(results),
     }

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from client.outcome import scored
 from client.privacy.ledger import Ledger
 from client.training import lora
+from client.training.metrics import Scored
 from client.workbench import Bench, first_adapter, open_bench
 from rainhill.adapter import Adapter
 from rainhill.errors import ConfigError
@@ -24,7 +26,7 @@ from sites import arms, consortium, results
 from sites.arms import Trained
 from sites.bench import SiteData, open_site
 from sites.consortium import Site
-from sites.evaluate import Measurements, measure, score
+from sites.evaluate import Measurements, measure
 from sites.inline import collect_inline, secure_inline
 from sites.report import Film, write_report
 from sites.runs import Run
@@ -71,6 +73,7 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
         data = _open_sites(bench, sites, cache, progress)
         origin = _open_sites(bench, [source] if source else [], cache, progress)
     first = first_adapter(bench, origin[source.name] if source else None)
+    at_home = _at_home(bench, source, origin)
     _each_output_is_labelled(bench, data)
     # Only now: a site that cannot be opened leaves no half-begun run behind.
     run.begin({site: own.cohort.fingerprint() for site, own in data.items()})
@@ -93,7 +96,7 @@ def simulate(run: Run, *, cache: Path, progress: Progress) -> dict[str, Any]:
         found = measure(bench, data, first=first, local=local, shared=views, private=private, pooled=pooled)
         seen = arms.as_seen(bench, first, shared, data, folder=run.checkpoints)
         entries = _site_entries(bench, sites, data, found, seen, views, local, private)
-        base_at_home = _source_entry(bench, source, origin, first)
+        base_at_home = _source_entry(bench, source, at_home, _at_home(bench, source, origin))
 
     fingerprints = _write_adapters(run.folder / "adapters", shared=shared.adapter, views=views, pooled=pooled, local=local, private=private)
     document = {
@@ -201,11 +204,21 @@ def _site_entries(
     return entries
 
 
-def _source_entry(bench: Bench, source: Site | None, origin: Mapping[SiteId, SiteData], first: Adapter) -> dict[str, Any] | None:
+def _at_home(bench: Bench, source: Site | None, origin: Mapping[SiteId, SiteData]) -> Scored | None:
+    """The base where it was trained, with every adapter off."""
     if source is None:
         return None
-    scored = score(bench, origin[source.name], first)
-    return {"site": source.name, "title": source.title, **results.scored(scored, bench.recipe.evaluation.confidence)}
+    lora.write_adapter(bench.net, lora.draw(bench.net, name=lora.SHARED, with_head=False, seed=bench.recipe.seed), name=lora.SHARED)
+    with lora.switched_off(bench.net):
+        return scored(bench, origin[source.name].test, source.name)
+
+
+def _source_entry(bench: Bench, source: Site | None, before: Scored | None, after: Scored | None) -> dict[str, Any] | None:
+    if source is None or before is None or after is None:
+        return None
+    told = results.scored(before, bench.recipe.evaluation.confidence)
+    same = told == results.scored(after, bench.recipe.evaluation.confidence) and before.drafts == after.drafts
+    return {"site": source.name, "title": source.title, **told, "unchanged": same}
 
 
 def _what_was_run(run: Run, bench: Bench) -> dict[str, Any]:

@@ -40,6 +40,9 @@ def print_run(console: Console, document: dict[str, Any]) -> None:
         "pooled: all films in one place, which the real world forbids. gap: share of base to pooled that private closed.",
         style="dim",
     )
+    if source:
+        told = "as before" if source["unchanged"] else "NOT AS BEFORE"
+        console.print(f"With every adapter off, the base at {escape(source['title'])} is {told} the run.", style="dim")
     kib, ratio = document["bytes_per_site_round"] / 1024, document["bytes_ratio"]
     console.print(
         f"{kib:.0f} KiB crossed per site and round, {ratio:.1f} times less than the whole model would take; "

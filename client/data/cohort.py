@@ -232,9 +232,14 @@ def _dealt(
 
 
 def _check_learnable(site: str, findings: Sequence[str], labels: NDArray[np.float32], split: NDArray[np.str_]) -> None:
-    """One class of one finding in train is a rare finding; of every finding it is a site that has nothing to teach."""
+    """One class of one finding in train is a rare finding; of every finding it is a site that has nothing to teach.
+
+    A task that reads no label has others to learn from.
+    """
     if not (split == "train").any():
         raise DataError(f"site {site}: none of {len(split)} images is in train")
+    if not findings:
+        return
     train = labels[split == "train"]
     if any({0.0, 1.0} <= set(column.tolist()) for column in train.T):
         return

@@ -32,6 +32,10 @@ class Writer(Net):
         """The tokens of image, prompt and answer, and how many of them come before the answer, which has `limit` tokens at most."""
         raise NotImplementedError
 
+    def seen(self, images: Tensor) -> Tensor:
+        """(N, 1, S, S) in [-1, 1] -> (N, d) of what the language model is shown of each image, the mean over its tokens; in main memory."""
+        raise NotImplementedError
+
     def forward(self, hidden: Tensor, ids: Tensor, answers: Tensor) -> Tensor:
         raise NotImplementedError
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from client.models._families import NAMES, Family, family_of
 from client.models._net import Net, read_json
+from client.models._tokens import tokens_of
 from client.models._writer import Writer, Written
 from rainhill.errors import BaseModelError
 from rainhill.toml import Section
@@ -39,22 +40,27 @@ class Vlm(Section):
             raise BaseModelError(f"model 'vlm' writes reports and has no output for {', '.join(outputs)}: task 'report' is for it")
         if not (weights / "tokenizer.json").is_file():
             raise BaseModelError(f"base model {weights}: no tokenizer.json there, which is the one form of tokenizer that is read")
+        if (weights / "adapter_config.json").is_file():
+            # It would be put on top of the pinned weights, from files that are not.
+            raise BaseModelError(f"base model {weights}: there is an adapter beside the weights (adapter_config.json): merge it into them")
+        only = {"local_files_only": True, "trust_remote_code": False}
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
-            settings = AutoConfig.from_pretrained(weights, local_files_only=True)
+            settings = AutoConfig.from_pretrained(weights, **only)
             family = family_of(settings)
             if family is None:
                 raise BaseModelError(f"base model {weights}: family {settings.model_type!r} is not one of {', '.join(NAMES)}")
             model, found = AutoModelForImageTextToText.from_pretrained(
-                weights, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                weights, **only, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(weights, **only)
         except (ValueError, OSError, ImportError) as error:
             raise BaseModelError(f"base model {weights}: {error}") from error
         if found["missing_keys"]:
             # They would be drawn at random, and differ from site to site.
             raise BaseModelError(f"base model {weights}: no weights there for {', '.join(sorted(found['missing_keys'])[:3])}")
+        _refuse_what_is_not_read(weights, tokenizer)
         scaling = read_json(weights / "preprocessor_config.json")
         return VlmNet(model, tokenizer, family, scope=self.scope, size=self.size, last_blocks=last_blocks, scaling=scaling)
 
@@ -72,15 +78,16 @@ class VlmNet(Writer):
         scaling: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        _check_tokens(tokenizer, family, model.config)
+        self.tokens = tokens_of(tokenizer, family, model.config)
         family.prepare(model)
-        self.ends = _ends(tokenizer)
         # Before anything is counted or drawn: what generates reads no settings of the checkpoint's.
-        self.model, self.tokenizer, self.family, self.head = _greedy(model, self.ends), tokenizer, family, nn.Identity()
+        self.model, self.tokenizer, self.family, self.head = _greedy(model, self.tokens.ends), tokenizer, family, nn.Identity()
         self.size, self.scope = _size_of(model.config, family, size), scope
         self.last_blocks = _blocks(len(self._language()), last_blocks)
         self.one_by_one = family.mixes and scope != "language"
-        self.unpacked = (model.get_output_embeddings(),)
+        # Some families take the type of their image features from the vision tower's first layer.
+        patches = (layer for layer in model.model.get_submodule(family.vision).modules() if isinstance(layer, nn.Conv2d))
+        self.unpacked = (model.get_output_embeddings(), *patches)
         mean, std = scaling.get("image_mean", [0.5]), scaling.get("image_std", [0.5])
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -126,6 +133,10 @@ class VlmNet(Writer):
         features = self._features(images)
         return torch.stack(list(features)) if self._listed else features
 
+    @torch.no_grad()
+    def seen(self, images: Tensor) -> Tensor:
+        return torch.stack([one.mean(dim=0) for one in self._features(images.to(self.mean.device))]).float().cpu()
+
     def _given(self, hidden: Tensor, ids: Tensor, answers: Tensor) -> dict[str, Any]:
         """What the model takes for these rows, beside what is asked of it."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -149,40 +160,9 @@ class VlmNet(Writer):
         return logits
 
     def encode(self, prompt: str, answer: str | None, *, limit: int) -> tuple[list[int], int]:
-        tokens = self._prompt(prompt)
-        if answer is None:
-            return tokens, len(tokens)
-        written = [*self._tokens(self._said(answer)), self.ends[0]]
-        return tokens + written[:limit], len(tokens)
-
-    def _prompt(self, prompt: str) -> list[int]:
-        """By the model's chat template where it has one; else as the family has it. Tokenised as a whole, as its processor does it."""
-        config, prompt, begin = self.model.config, self._said(prompt), self.tokenizer.bos_token or ""
-        image = self.family.placeholder(_image(self.tokenizer, config), self.tokens_of_image, self.size, config)
-        if self.tokenizer.chat_template is None:
-            return self._tokens(self.family.plain(begin, image, prompt))
-        text = _conversation(self.tokenizer, prompt)
-        before, found, after = text.partition(self.family.marker)
-        if not found:
-            raise BaseModelError(f"the base model's chat template writes no {self.family.marker!r} for an image")
-        # Some templates write the token that begins a text, others leave it to the tokenizer.
-        begins = text.startswith(begin) or self.tokenizer.encode("")[:1] != [self.tokenizer.bos_token_id]
-        return self._tokens(f"{'' if begins else begin}{before}{image}{after}")
-
-    def _tokens(self, text: str) -> list[int]:
-        tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return tokens
-
-    def _said(self, text: str) -> str:
-        """A text in which nothing is a special token, whatever somebody typed."""
-        for token in (
-            *_special(self.tokenizer).values(),
-            self.family.marker,
-            _image(self.tokenizer, self.model.config),
-            *self.family.tokens,
-        ):
-            text = text.replace(token, " ")
-        return text
+        image = self.family.placeholder(self.tokens.image, self.tokens_of_image, self.size, self.model.config)
+        tokens = self.tokens.prompt(prompt, image)
+        return tokens + ([] if answer is None else self.tokens.answer(answer)[:limit]), len(tokens)
 
     @torch.no_grad()
     def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int) -> list[Written]:
@@ -191,10 +171,10 @@ class VlmNet(Writer):
         ids = torch.tensor([[PAD] * (longest - len(one)) + list(one) for one in prompts], device=device)
         given = self._given(hidden.to(device), ids, torch.zeros_like(ids, dtype=torch.bool))
         found = self.model.generate(**given, max_new_tokens=limit, do_sample=False)[:, longest:].tolist()
-        answers = [_up_to(one, self.ends) for one in found]
+        answers = [self.tokens.up_to_end(one) for one in found]
         scores = self._logprobs(hidden, prompts, answers)
         return [
-            Written(text=self.tokenizer.decode(one, skip_special_tokens=True).strip(), logprobs=score, ended=one[-1] in self.ends)
+            Written(text=self.tokens.text(one), logprobs=score, ended=one[-1] in self.tokens.ends)
             for one, score in zip(answers, scores, strict=True)
         ]
 
@@ -217,63 +197,26 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], dtype=torch.int64).reshape(len(rows), longest)
 
 
-def _check_tokens(tokenizer: Any, family: Family, config: Any) -> None:
-    known = tokenizer.get_vocab()
-    if config.image_token_id not in known.values():
-        raise BaseModelError(f"the base model's tokenizer has no token {config.image_token_id}, which stands for an image in config.json")
-    for token in family.tokens:
-        if token not in known:
-            raise BaseModelError(f"the base model's tokenizer has no token {token!r}, which its family writes around an image")
-
-
-def _image(tokenizer: Any, config: Any) -> str:
-    """The token that stands for a feature of an image, as text."""
-    return str(tokenizer.convert_ids_to_tokens(config.image_token_id))
-
-
-def _special(tokenizer: Any) -> dict[int, str]:
-    return {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-
-
-def _conversation(tokenizer: Any, prompt: str, answer: str | None = None) -> str:
-    """By the chat template; up to where an answer begins, if none is given."""
-    from jinja2 import TemplateError
-
-    said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    if answer is not None:
-        said.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    try:
-        return str(tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=answer is None))
-    except TemplateError as error:
-        raise BaseModelError(f"the base model's chat template: {error}") from error
-
-
-def _ends(tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end an answer: first the one that is to be written, as the chat template has it where that has one."""
-    ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    if tokenizer.chat_template is not None:
-        _, found, after = _conversation(tokenizer, "Report:", "Nothing.").rpartition("Nothing.")
-        behind = tokenizer.encode(after.lstrip(), add_special_tokens=False)
-        if found and behind and behind[0] in _special(tokenizer):
-            # Gemma3 and Idefics3 end a turn otherwise than a text.
-            ends.insert(0, behind[0])
-    if not ends:
-        raise BaseModelError("the base model's tokenizer has no token that ends a text")
-    return tuple(dict.fromkeys(ends))
-
-
-def _up_to(tokens: list[int], ends: Sequence[int]) -> list[int]:
-    """With the first token that ends them, if there is one."""
-    places = [place for place, token in enumerate(tokens) if token in ends]
-    return tokens[: places[0] + 1] if places else tokens
-
-
 def _greedy(model: Any, ends: Sequence[int]) -> Any:
     from transformers import GenerationConfig
 
     # An image cannot be written: what would stand for one has no features.
     model.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=ends[0], suppress_tokens=[model.config.image_token_id])
     return model.eval()
+
+
+def _refuse_what_is_not_read(weights: Path, tokenizer: Any) -> None:
+    """Settings in files that are not pinned, where the model would be used otherwise without them."""
+    if "image_processor" in read_json(weights / "processor_config.json") and not (weights / "preprocessor_config.json").is_file():
+        raise BaseModelError(
+            f"base model {weights}: its image settings are in processor_config.json alone, and are read from preprocessor_config.json: "
+            f"write what 'image_processor' has there into a file of that name"
+        )
+    if tokenizer.chat_template is None and (weights / "chat_template.json").is_file():
+        raise BaseModelError(
+            f"base model {weights}: its chat template is in chat_template.json alone, and is read from chat_template.jinja: "
+            f"write what 'chat_template' has there into a file of that name"
+        )
 
 
 def _size_of(config: Any, family: Family, asked: int | None) -> int:

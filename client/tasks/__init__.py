@@ -65,8 +65,8 @@ class Task(Protocol):
         """The K findings by which models are measured one by one."""
         ...
 
-    def examples(self, cohort: Cohort, net: Net) -> Examples:
-        """Raises BaseModelError for a network that cannot do the task."""
+    def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:
+        """`among` are the site's training images, where these are others. Raises BaseModelError for a network that cannot do the task."""
         ...
 
     def losses(self, net: Net, features: Features, rows: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Findings(Section):
     def names(self) -> tuple[str, ...]:
         return self.findings
 
-    def examples(self, cohort: Cohort, net: Net) -> Examples:
+    def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:  # noqa: ARG002 - of a task that looks for similar ones
         """(N, K) targets, NaN where there is no label."""
         from torch import from_numpy
 

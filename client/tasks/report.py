@@ -7,22 +7,21 @@ film: Ramesh et al. 2022 (CXR-ReDonE), arXiv:2210.06340.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from client.data.labeler import Labeler
 from client.data.vocabulary import FINDINGS
-from client.drafting.prompt import Prompt
-from client.drafting.scrub import scrub
+from client.drafting.cases import Wording, answers, prompts
 from client.reporting.clinical import clinical
 from client.reporting.reading import Reading, present, reading
 from client.tasks import Examples, Validated
 from rainhill.adapter import Array
-from rainhill.errors import BaseModelError
-from rainhill.recipe import EvaluationSection
+from rainhill.errors import BaseModelError, ConfigError
+from rainhill.recipe import BaseSection, EvaluationSection
 from rainhill.toml import Section
 
 if TYPE_CHECKING:
@@ -35,7 +34,15 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Drafts that are written at a time."""
-Block = Literal["indication", "prior"]
+Block = Literal["indication", "prior", "findings", "similar"]
+
+
+class Classifier(BaseSection):
+    """A model of the task `findings`, whose findings stand in the prompt."""
+
+    findings: Annotated[tuple[str, ...], Field(min_length=1)]
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability from which a finding counts as found."""
 
 
 class Report(Section):
@@ -46,13 +53,45 @@ class Report(Section):
     language: str = "en"
     """Of the reports, and of the phrases that they are read by."""
     blocks: tuple[Block, ...] = ("indication", "prior")
-    """What of a case goes into the prompt, where the manifest has it."""
+    """What goes into the prompt: indication and the report before, where the manifest has them; what a classifier finds; and reports of the
+    site's own films that look alike."""
+    classifier: Classifier | None = None
+    """For the block `findings`. Its weights are embedded, a folder by its whole path, or a hub's."""
+    similar: Annotated[int, Field(ge=1, le=5)] = 2
+    """Reports in the block of that name. They are of training patients, and stay at the site."""
     scrub: bool = True
     """Whether comparisons with an earlier film are taken out of training texts where that film's report is not in the prompt."""
+    expand: bool = False
+    """Whether a film with labels and without a report is trained on one that is written from its labels, in the site's words."""
+    called: dict[str, str] = {}
+    """Label column -> finding of CheXpert that it stands for, for `expand`, where it has another name."""
     max_tokens: Annotated[int, Field(ge=8, le=4096)] = 192
     """Of a report, in training and in a draft."""
     val_drafts: Annotated[int, Field(ge=0)] = 24
     """Validation patients whose reports are drafted to measure an adapter before each round; its loss alone is told where 0."""
+
+    @field_validator("language")
+    @classmethod
+    def _has_phrases(cls, language: str) -> str:
+        try:
+            Labeler(language=language)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return language
+
+    @model_validator(mode="after")
+    def _has_what_its_blocks_need(self) -> Report:
+        if ("findings" in self.blocks) != (self.classifier is not None):
+            raise ValueError("the block 'findings' and a classifier go together: one is given without the other")
+        for column, finding in self.called.items():
+            if column not in self.findings:
+                raise ValueError(f"called names {column!r}, which is not one of the findings {', '.join(self.findings)}")
+            if finding not in FINDINGS:
+                raise ValueError(f"called.{column} = {finding!r} is not one of {', '.join(FINDINGS)}")
+        unknown = [name for name in self.findings if self.expand and self.called.get(name, name) not in FINDINGS]
+        if unknown:
+            raise ValueError(f"expand: of {', '.join(unknown)} it is not known which finding it is; say so with called")
+        return self
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -66,26 +105,35 @@ class Report(Section):
     def labeler(self) -> Labeler:
         return Labeler(language=self.language)
 
-    def examples(self, cohort: Cohort, net: Net) -> Examples:
+    def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:
         """(N, T) tokens of prompt and report, and as targets those of the report; an image without one has none, and no loss."""
         from client.models.vlm import padded
 
-        writer = _writer(net)
-        rows, begins = (
-            zip(*(self._encoded(cohort, place, writer) for place in range(len(cohort))), strict=True) if len(cohort) else ((), ())
-        )
-        ids = padded(rows)
+        writer, among, wording = _writer(net), cohort if among is None else among, self._wording(net)
+        told = [
+            writer.encode(prompt, answer or None, limit=self.max_tokens)
+            for prompt, answer in zip(prompts(cohort, among, wording), answers(cohort, among, wording), strict=True)
+        ]
+        ids = padded([row for row, _ in told])
         targets = ids.clone()
-        for row, begin in zip(targets, begins, strict=True):
+        for row, (_, begin) in zip(targets, told, strict=True):
             row[:begin] = -100
         return Examples(targets=targets, given=ids, texts=cohort.reports)
 
-    def _encoded(self, cohort: Cohort, place: int, writer: Writer) -> tuple[list[int], int]:
-        prior = cohort.priors[place] if "prior" in self.blocks else ""
-        prompt = Prompt(indication=cohort.indications[place] if "indication" in self.blocks else "", prior=prior)
-        report = cohort.reports[place]
-        wanted = scrub(report, self.labeler, language=self.language) if self.scrub and not prior else report
-        return writer.encode(prompt.text(), wanted.strip() or None, limit=self.max_tokens)
+    def _wording(self, net: Net) -> Wording:
+        from client.drafting import sight
+
+        return Wording(
+            labeler=self.labeler,
+            language=self.language,
+            with_indication="indication" in self.blocks,
+            with_prior="prior" in self.blocks,
+            scrubs=self.scrub,
+            expands={name: self.called.get(name, name) for name in self.findings} if self.expand else None,
+            finds=sight.finder(self.classifier) if self.classifier else None,
+            sees=partial(sight.pooled, _writer(net)) if "similar" in self.blocks else None,
+            similar=self.similar,
+        )
 
     def losses(self, net: Net, features: Features, rows: Tensor) -> Tensor:
         """(n,) mean over the report's tokens of -log p."""
@@ -126,9 +174,8 @@ class Report(Section):
 
     def score(self, net: Net, features: Features, *, temperature: float, section: EvaluationSection, seed: Sequence[int]) -> Scored:  # noqa: ARG002
         """`label_f1` and the other measures of `client.reporting`, with the drafts."""
-        from client.training.metrics import Scored
-
         from client.reporting import wording
+        from client.training.metrics import Scored
 
         rows = _with_report(features)
         if not rows:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from client.data.cohort import Cohort
 from client.models import Net
-from client.tasks import Task
+from client.tasks import Examples, Task
 from client.training import prefix
 from client.training.prefix import BATCH, Hidden, PrefixCache
 from rainhill.adapter import Array
@@ -40,15 +40,27 @@ class Features:
         return torch.from_numpy(np.asarray(rows))
 
 
-def compute(net: Net, cohort: Cohort, task: Task, *, cache: PrefixCache | None = None) -> Features:
-    return compute_views(net, cohort, task, AugmentationSection(views=0), seed=(), cache=cache)
+def compute(net: Net, cohort: Cohort, task: Task, *, among: Cohort | None = None, cache: PrefixCache | None = None) -> Features:
+    """`among` are the site's training images, where these are others."""
+    return _compute(net, cohort, task.examples(cohort, net, among), AugmentationSection(views=0), seed=(), cache=cache)
 
 
 def compute_views(
     net: Net, cohort: Cohort, task: Task, section: AugmentationSection, *, seed: tuple[int, ...], cache: PrefixCache | None = None
 ) -> Features:
     """Each image as it is and as `section.views` random views, which count as further images of its patient."""
-    found = task.examples(cohort, net)
+    return _compute(net, cohort, task.examples(cohort, net), section, seed=seed, cache=cache)
+
+
+def _compute(
+    net: Net,
+    cohort: Cohort,
+    found: Examples,
+    section: AugmentationSection,
+    *,
+    seed: tuple[int, ...],
+    cache: PrefixCache | None,
+) -> Features:
     hidden = prefix.compute(net, cohort.images, section, seed=seed, cache=cache)
     times = 1 + section.views
     targets, given = (None if one is None else one.repeat(times, *(1,) * (one.ndim - 1)) for one in (found.targets, found.given))

@@ -7,6 +7,7 @@ than the network's pairs fills their first rows and columns, and zeros fill the 
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -79,6 +80,20 @@ def activate(net: Net, names: list[str]) -> None:
     for _, layer in layers(net):
         layer.set_adapter(names)
     net.requires_grad_(False)
+
+
+@contextmanager
+def switched_off(net: Net) -> Iterator[None]:
+    """The base model as it came, while the block lasts."""
+    for _, layer in layers(net):
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for _, layer in layers(net):
+            layer.enable_adapters(True)
+        # PEFT makes what it switches on trainable.
+        net.requires_grad_(False)
 
 
 def draw(net: Net, *, name: str, with_head: bool, seed: int) -> Adapter:

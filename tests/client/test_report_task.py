@@ -1,5 +1,6 @@
 """The task `report`: what goes in, what the loss is on, what is measured, and that it goes through a round like any other."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from client import models
+from client import models, tasks
 from client.data.cohort import Cohort
 from client.data.rows import Rows
 from client.models.vlm import VlmNet
 from client.tasks.findings import Findings
-from client.tasks.report import Report
+from client.tasks.report import Classifier, Report
 from client.training import features, lora
 from client.training.answer import LocalData, answered
 from client.training.fit import fit
 from client.training.memory import Memory
 from client.workbench import Bench, first_adapter, open_bench
-from rainhill.errors import BaseModelError
+from rainhill.errors import BaseModelError, ConfigError
 from rainhill.messages import Plan
-from rainhill.recipe import EvaluationSection, FitSection, Recipe
+from rainhill.recipe import EvaluationSection, FitSection, LoraSection, Recipe, TaskSection
 from tests.client.vlm_families import SIZE, save
 
 SAID = (
@@ -172,3 +173,73 @@ def test_a_task_refuses_a_model_that_cannot_do_it(bench: Bench, recipe: Recipe, 
         Findings(findings=("square",)).examples(cohort_of(), bench.net)
     with pytest.raises(BaseModelError, match="wants a model that writes"):
         Report().examples(cohort_of(), open_bench(recipe, tmp_path).net)
+
+
+def prompt_of(bench: Bench, given: torch.Tensor, targets: torch.Tensor) -> str:
+    return spoken(bench, given[(given >= 0) & (targets < 0)])
+
+
+def test_a_classifier_says_in_the_prompt_what_it_finds(bench: Bench, tiny_base: Path, tiny_digest: str) -> None:
+    section = {"model": "vit", "weights": str(tiny_base), "sha256": tiny_digest, "findings": ["square", "stripe"]}
+    net = models.load(
+        Classifier.model_validate(section), lora=LoraSection(), outputs={"square": "square", "stripe": "stripe"}, folder=tiny_base
+    )
+    films = cohort_of()
+    scores = Findings(findings=("square", "stripe")).scores(features.logits(net, net.prefix(torch.from_numpy(films.images[:]))))
+    threshold = float(np.median(scores[:, 0]))
+    task = Report.model_validate({"blocks": ["findings"], "classifier": section | {"threshold": threshold}, "max_tokens": 40})
+    found = task.examples(films, bench.net)
+    assert found.given is not None
+    told = [prompt_of(bench, *row) for row in zip(found.given, found.targets, strict=True)]
+    wanted = [
+        ", ".join(name for name, score in zip(("square", "stripe"), row, strict=True) if score >= threshold) or "none" for row in scores
+    ]
+    assert all(f"Predicted findings: {words}\n" in text for words, text in zip(wanted, told, strict=True))
+    assert len(set(wanted)) > 1
+    with pytest.raises(BaseModelError, match="sha256"):
+        Report.model_validate({"blocks": ["findings"], "classifier": section | {"sha256": "0" * 64}}).examples(films, bench.net)
+
+
+def test_reports_of_films_that_look_alike_stand_in_the_prompt_and_never_the_patients_own(bench: Bench) -> None:
+    films = cohort_of(24)
+    task = Report(blocks=("similar",), similar=2, max_tokens=40)
+    found = task.examples(films, bench.net)
+    assert found.given is not None
+    for film, (ids, targets) in enumerate(zip(found.given, found.targets, strict=True)):
+        prompt = prompt_of(bench, ids, targets)
+        cited = [int(number) for number in re.findall(r"\(film (\d+)\)", prompt)]
+        assert len(cited) == 2 and all(films.patients[one] != films.patients[film] for one in cited)
+        assert all(films.reports[one].split("\n")[0] in prompt for one in cited)
+    # A test film finds them among the training films, whatever the adapter is by then.
+    lora.write_adapter(bench.net, first_adapter(bench), name=lora.SHARED)
+    other = replace(films._take(np.array([0, 1])), pseudonym=np.array(["x", "x"]))
+    again = task.examples(other, bench.net, films)
+    assert again.given is not None and "(film 0)" in prompt_of(bench, again.given[0], again.targets[0])
+
+
+def test_a_film_with_labels_alone_is_trained_on_a_report_in_the_sites_words(bench: Bench) -> None:
+    films = cohort_of(24, silent=tuple(range(12, 24)))
+    labels = np.array([[float(film % 3 == 0), float(film % 3 == 1)] for film in range(24)], dtype=np.float32)
+    films = replace(films, findings=("big heart", "fluid"), labels=labels)
+    called = {"big heart": "cardiomegaly", "fluid": "pleural_effusion"}
+    task = Report(findings=films.findings, expand=True, called=called, max_tokens=60)
+    found = task.examples(films, bench.net)
+    for film in range(12, 24):
+        said = task.labeler.labels(spoken(bench, found.targets[film]))
+        assert (said["cardiomegaly"] == "positive", said["pleural_effusion"] == "positive") == (film % 3 == 0, film % 3 == 1)
+    # It is no reference: nobody signed it.
+    assert found.texts[12:] == ("",) * 12
+    without = Report(findings=films.findings, max_tokens=60).examples(films, bench.net)
+    assert (without.targets[12:] < 0).all()
+
+
+def test_options_that_do_not_go_together_are_refused_by_name() -> None:
+    for options, words in (
+        ({"blocks": ["findings"]}, "the block 'findings' and a classifier go together"),
+        ({"called": {"fluid": "pleural_effusion"}}, "called names 'fluid', which is not one of the findings"),
+        ({"findings": ["fluid"], "called": {"fluid": "water"}}, "called.fluid = 'water' is not one of"),
+        ({"findings": ["fluid"], "expand": True}, "of fluid it is not known which finding it is"),
+        ({"language": "fr"}, "there are no phrases of language 'fr'"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            tasks.from_section(TaskSection.model_validate({"name": "report", **options}))

@@ -72,6 +72,12 @@ def seen(name: str, count: int, *, seed: int = 0) -> Seen:
     return Seen(images=images, pixels=[pixels_of(name, [one]) for one in pictures], pictures=pictures)
 
 
+def tokenizer_in(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def pattern_of(name: str, scope: Scope = ALL_PARTS) -> str:
     parts = list(FAMILIES[name].modules.values())[: SCOPES.index(scope) + 1]
     return "|".join(sorted({layer for part in parts for layer in part}))
@@ -130,17 +136,14 @@ def test_an_image_has_as_many_tokens_as_features(net_of: Nets, name: str) -> Non
 @each_family
 @pytest.mark.parametrize("prompt", ["Report:", "\nFindings\n\n:"])
 def test_a_prompt_is_token_for_token_that_of_the_familys_own_processor(folder_of: Folders, net_of: Nets, name: str, prompt: str) -> None:
-    from transformers import AutoTokenizer
-
     tokens, _ = net_of(name).encode(prompt, None, limit=8)
     # Some processors add tokens to the tokenizer that they are given.
-    tokenizer = AutoTokenizer.from_pretrained(folder_of(name), local_files_only=True)
-    assert tokens == prompt_of(name, tokenizer, seen(name, 1).pictures[0], prompt)
+    assert tokens == prompt_of(name, tokenizer_in(folder_of(name)), seen(name, 1).pictures[0], prompt)
 
 
 @torch.no_grad()
 @each_family
-@each_scope
+@pytest.mark.parametrize("scope", [SCOPES[0], ALL_PARTS])
 def test_logits_are_those_of_the_familys_own_forward_pass(folder_of: Folders, name: str, scope: Scope) -> None:
     from transformers import AutoModelForImageTextToText
 
@@ -334,6 +337,26 @@ def test_a_private_step_over_a_base_of_fewer_bits_is_that_of_a_loop_over_the_sam
     check_private_step("llava", net, off=off)
 
 
+@torch.no_grad()
+@each_family
+@pytest.mark.parametrize(("precision", "off"), [("bfloat16", 0.05), ("nf4", 0.75)])
+def test_a_family_computes_over_a_base_of_fewer_bits(folder_of: Folders, name: str, precision: BasePrecision, off: float) -> None:
+    net = adapted(name, folder_of(name), scope=ALL_PARTS)
+    films = seen(name, 2)
+    features = features_of(net, films, REPORTS[:2], [0, 1])
+    exact, before = TASK.losses(net, features, torch.arange(2)), net._features(films.images)
+    models.place(net, device="cpu", precision=precision)
+    frozen = {layer.get_base_layer().weight.dtype for _, layer in lora.layers(net) if isinstance(layer.get_base_layer(), nn.Linear)}
+    assert frozen == {torch.bfloat16 if precision == "bfloat16" else torch.uint8}
+    rounded, after = TASK.losses(net, features, torch.arange(2)), net._features(films.images)
+    assert all(one.dtype == torch.float32 for one in after)
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=off, atol=off)
+    # Of 4 bits on narrow layers of random weights not much more can be asked than the right direction.
+    first, second = torch.cat(list(before)), torch.cat(list(after))
+    assert (first - second).norm() < off * first.norm()
+
+
 def base_hash(net: VlmNet) -> str:
     digest = hashlib.sha256()
     for key, tensor in net.state_dict().items():
@@ -497,7 +520,7 @@ def test_an_answer_ends_as_the_chat_template_ends_a_turn(folder_of: Folders, aft
     tokens, begin = net.encode("Report:", "Clear.", limit=20)
     assert net.tokenizer.decode(tokens[begin:]) == f"Clear.{end}"
     number = tokens[-1]
-    assert net.ends == tuple(dict.fromkeys([number, net.tokenizer.eos_token_id]))
+    assert net.tokens.ends == tuple(dict.fromkeys([number, net.tokenizer.eos_token_id]))
 
     def prefers_it(_: nn.Module, __: object, logits: Tensor) -> Tensor:
         return logits + 1e3 * (torch.arange(logits.shape[-1]) == number)
@@ -542,12 +565,33 @@ def test_a_folder_without_a_tokenizer_or_without_some_weights_is_refused(folder_
     (folder / "tokenizer.json").unlink()
     with pytest.raises(BaseModelError, match=r"llava: no tokenizer\.json there"):
         opened("llava", folder)
+    folder = Path(copytree(folder_of("llava"), tmp_path / "adapted"))
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(BaseModelError, match=r"adapted: there is an adapter beside the weights \(adapter_config\.json\): merge it"):
+        opened("llava", folder)
     folder = Path(copytree(folder_of("llava"), tmp_path / "half"))
     weights = {
         key: tensor for key, tensor in load_file(folder / "model.safetensors").items() if "multi_modal_projector.linear_1" not in key
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BaseModelError, match=r"half: no weights there for \S*linear_1\.bias, \S*linear_1\.weight"):
+        opened("llava", folder)
+
+
+def test_settings_in_files_that_are_not_pinned_are_refused(folder_of: Folders, tmp_path: Path) -> None:
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    folder = Path(copytree(folder_of("llava"), tmp_path / "llava"))
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    with pytest.raises(BaseModelError, match=r"chat template is in chat_template\.json alone, and is read from chat_template\.jinja"):
+        opened("llava", folder)
+    (folder / "chat_template.json").unlink()
+    (folder / "preprocessor_config.json").unlink()
+    # As transformers 5 saves a processor.
+    LlavaProcessor(CLIPImageProcessorPil(), tokenizer_in(folder)).save_pretrained(folder)
+    with pytest.raises(
+        BaseModelError, match=r"image settings are in processor_config\.json alone, and are read from preprocessor_config\.json"
+    ):
         opened("llava", folder)
 
 
