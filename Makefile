@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a fresh machine: they create .venv first.
-.PHONY: demo demo-consortium test explore check format base clean
+.PHONY: demo demo-consortium demo-report test explore check format base clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
@@ -26,6 +26,10 @@ demo: $(READY)
 demo-consortium: $(READY)
 	$(BIN)/rainhill rehearse
 
+# The model that drafts reports, adapted to hospitals that write and film otherwise than the one it comes from.
+demo-report: $(READY)
+	$(BIN)/rainhill simulate reporting
+
 # Two workers, one torch thread each: threads that wait for one another on shared cores cost more than they give. A file's tests stay with
 # one worker, so that what they share is set up once.
 test: $(READY)
@@ -45,9 +49,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Trains the embedded base model anew, from phantoms of its source hospital.
+# Trains the embedded base models anew, from phantoms of their source hospitals.
 base: $(READY)
 	$(BIN)/python -m sites.pretrain --out client/models/weights/thorax_tiny
+	$(BIN)/python -m sites.pretrain_report --out client/models/weights/draft_tiny
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -13,7 +13,7 @@ WORDS: dict[Style, dict[str, tuple[str, ...]]] = {
         "pneumothorax": ("There is a {grade} {side} apical pneumothorax.",),
         "consolidation": (
             "There is airspace consolidation in the {side} {zone} zone.",
-            "Air space opacification is seen in the {side} {zone} zone.",
+            "Airspace consolidation is seen in the {side} {zone} zone.",
         ),
         "atelectasis": ("Linear atelectasis is noted at the {side} base.", "There is plate atelectasis in the {side} {zone} zone."),
         "nodule": ("A well defined nodule projects over the {side} {zone} zone.",),

@@ -4,7 +4,7 @@ The image goes in as pixels of our own making, since processors of several famil
 processor would write them (`_families`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,25 +170,24 @@ class VlmNet(Writer):
         # To the left, so that all go on at the same place.
         ids = torch.tensor([[PAD] * (longest - len(one)) + list(one) for one in prompts], device=device)
         given = self._given(hidden.to(device), ids, torch.zeros_like(ids, dtype=torch.bool))
-        found = self.model.generate(**given, max_new_tokens=limit, do_sample=False)[:, longest:].tolist()
-        answers = [self.tokens.up_to_end(one) for one in found]
-        scores = self._logprobs(hidden, prompts, answers)
+        heard: list[Tensor] = []
+        found = self.model.generate(**given, max_new_tokens=limit, do_sample=False, logits_processor=[_hearing(heard)])[:, longest:]
+        told = torch.stack(heard, dim=1).tolist()
+        answers = [self.tokens.up_to_end(one) for one in found.tolist()]
         return [
-            Written(text=self.tokens.text(one), logprobs=score, ended=one[-1] in self.tokens.ends)
-            for one, score in zip(answers, scores, strict=True)
+            Written(text=self.tokens.text(one), logprobs=tuple(logprobs[: len(one)]), ended=one[-1] in self.tokens.ends)
+            for one, logprobs in zip(answers, told, strict=True)
         ]
 
-    def _logprobs(self, hidden: Tensor, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
-        """Of each token of the answers, in one pass: to keep the logits of each step would take memory by the vocabulary."""
-        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-        ids, longest = padded(rows), max(map(len, rows))
-        places = torch.arange(longest)
-        begins = torch.tensor([[len(prompt)] for prompt in prompts])
-        written = (places >= begins) & (ids >= 0)
-        logits = self(hidden, ids, written)
-        offset = longest - logits.shape[1]
-        values = logits[:, :-1].log_softmax(dim=-1).gather(-1, ids[:, offset + 1 :, None].clamp(min=0))[..., 0]
-        return [tuple(value[mask].tolist()) for value, mask in zip(values, written[:, offset + 1 :], strict=True)]
+
+def _hearing(heard: list[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Keeps the log-probability of the most likely token of each step, which is the one that is taken: all logits would fill the memory."""
+
+    def hear(ids: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG001 - as transformers calls it
+        heard.append(logits.amax(dim=-1) - logits.logsumexp(dim=-1))
+        return logits
+
+    return hear
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -396,7 +396,7 @@ def by_words(name: str, net: VlmNet, pixels: dict[str, Tensor], prompt: Sequence
         open_to = logits.clone()
         open_to[net.model.config.image_token_id] = -torch.inf
         tokens.append(int(open_to.argmax()))
-        scores.append(float(logits.log_softmax(dim=0)[tokens[-1]]))
+        scores.append(float(open_to.log_softmax(dim=0)[tokens[-1]]))
         if tokens[-1] == net.tokenizer.eos_token_id:
             break
     return tokens[len(prompt) :], scores
@@ -456,7 +456,8 @@ def test_a_model_that_would_write_an_image_writes_something_else(net_of: Nets, n
         (draft,) = net.write(net.prefix(seen(name, 1).images), [net.encode(PROMPTS[0], None, limit=8)[0]], limit=3)
     finally:
         undo.remove()
-    assert max(draft.logprobs) < -500
+    # It would be as good as certain.
+    assert len(draft.logprobs) >= 1 and max(draft.logprobs) < -1e-3
 
 
 @pytest.mark.parametrize("name", ["idefics3", "smolvlm"])
