@@ -16,6 +16,7 @@ from sites import cli
 from sites.side_by_side import beside, marked
 from tests.client.vlm_families import SIZE, save
 
+CXR = Path(__file__).parents[3] / "shared/data/cxr"
 SAID = ("The heart is enlarged.", "Left pleural effusion.", "No pneumothorax. No pleural effusion.")
 NAMES = ("aintree", "broadgreen")
 
@@ -174,3 +175,19 @@ def test_words_are_marked_that_one_of_both_has() -> None:
 def test_a_recipe_that_ships_with_rainhill_brings_its_sites() -> None:
     assert cli._sites_of("reporting") == cli.HERE / "reporting" and cli._sites_of("cxr") == cli.HERE / "cxr"
     assert cli._sites_of("demo") == cli._sites_of(None) == cli._sites_of("sites/cxr.toml") == cli._sites_of("source") == cli.HERE
+
+
+@pytest.mark.skipif(not (CXR / "metadata.csv").is_file(), reason="the real films and texts are not on this machine")
+def test_real_texts_and_films_go_through_it_under_privacy(simulate, tmp_path: Path) -> None:
+    text = (cli.RECIPES / "teaching.toml").read_text()
+    for long, short in (("count = 3", "count = 1"), ("steps = 10", "steps = 4"), ("steps = 30", "steps = 5")):
+        assert long in text
+        text = text.replace(long, short)
+    (tmp_path / "short.toml").write_text(text + "[evaluation]\nbootstraps = 100\nmin_positives = 2\n")
+    done = simulate("short.toml", "--sites", cli.HERE / "teaching", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert found["rounds"][0]["answered"] == ["eurorad", "radiopaedia"] and found["privacy"]["epsilon"] == 8
+    for site in found["sites"].values():
+        assert site["patients"]["test"] >= 4 and len(site["drafts"]) >= 4
+        assert site["base"]["label_f1"]["value"] is not None
