@@ -146,10 +146,11 @@ def outcome_text(one: Mapping[str, Any]) -> str:
 def _outcome(one: Mapping[str, Any]) -> Iterator[str]:
     told = Told.of(one)
     interval = f"{100 * told.confidence:g} % interval"
-    yield f"Run {one['run']}: mean AUROC over findings, {interval}, on {one['patients']} patients of the site's {one['held_out']} part"
+    yield f"Run {one['run']}: {told.title}, {interval}, on {one['patients']} patients of the site's {one['held_out']} part"
     yield from (f"  {line}" for line in told.lines())
     if not one["private_steps"]:
-        yield "  No own part did better on the validation patients than the shared adapter alone: there is none but a temperature."
+        but = " but a temperature" if one["temperature"] != 1 else ""
+        yield f"  No own part did better on the validation patients than the shared adapter alone: there is none{but}."
     if one["left_out"]:
         yield from _row("  left out", f"{', '.join(one['left_out'])}: too few patients with and without")
 
@@ -181,7 +182,8 @@ def told_of(event: Event) -> str:
         case Said():
             return f"{event.run} round {event.round}: said instead of an update: {event.reason}"
         case OutcomeTold():
-            levels = "; ".join(f"{words}: AUROC {getattr(event.outcome.auroc, arm) or 'not measured'}" for arm, words in ARMS.items())
+            told = event.outcome
+            levels = "; ".join(f"{words}: {told.name} {getattr(told.levels, arm) or 'not measured'}" for arm, words in ARMS.items())
             return f"{event.run}: what it came to was told to {event.to}: {levels}"
         case Held():
             return f"{event.run} round {event.round}: update {event.update[:12]} is held"

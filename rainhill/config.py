@@ -156,8 +156,8 @@ class PolicyConfig(Section):
     max_update_norm: Positive | None = None
     """The longest update, in l2 norm over all its tensors, that may leave; any that is finite where not given."""
     tell_outcome: bool = False
-    """Whether the consortium is told what a run came to here: AUROC of the base, of the shared adapter and of the site's own part, with
-    intervals, on at least `min_patients` held-out patients. That is no differential privacy."""
+    """Whether the consortium is told what a run came to here: the task's measure (AUROC, or label F1 of drafts) of the base, of the shared
+    adapter and of the site's own part, with intervals, on at least `min_patients` held-out patients. That is no differential privacy."""
 
 
 class ComputeConfig(Section):

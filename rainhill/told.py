@@ -1,4 +1,4 @@
-"""What a run came to at a site, where its own file lets it be told: mean AUROC over findings, on patients that no fit has seen."""
+"""What a run came to at a site, where its own file lets it be told: its task's measure, on patients that no fit has seen."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -8,6 +8,12 @@ from pydantic import Field
 from rainhill.toml import Section
 
 Verdict = Literal["better", "not distinguishable", "worse", "not measured"]
+Measure = Literal["auroc", "label_f1"]
+"""What the models of a task are compared by: more is better."""
+MEASURES: Mapping[str, str] = {"auroc": "AUROC", "label_f1": "label F1"}
+"""Each measure, and what people call it."""
+TITLES: Mapping[Measure, str] = {"auroc": "AUROC, mean over findings", "label_f1": "label F1 of drafts"}
+"""The same with what it is of."""
 ARMS = {"base": "the base model alone", "shared": "with the shared adapter", "private": "with the site's own part too"}
 """Models that are measured at a site, and what people call them."""
 
@@ -28,7 +34,7 @@ class Interval(Section):
 
 
 class Levels(Section):
-    """AUROC. None for want of patients of both classes."""
+    """None for want of patients of both classes, or of reports."""
 
     base: Interval | None
     shared: Interval | None
@@ -36,7 +42,7 @@ class Levels(Section):
 
 
 class Gains(Section):
-    """AUROC less the base's, on the same patients."""
+    """A level less the base's, on the same patients."""
 
     shared: Interval | None
     private: Interval | None
@@ -45,20 +51,31 @@ class Gains(Section):
 class Told(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     """Of the intervals."""
-    auroc: Levels
+    measure: Measure
+    levels: Levels
     gain: Gains
 
     @classmethod
     def of(cls, outcome: Mapping[str, Any]) -> Self:
         """From what a site keeps of a run's outcome, which says more."""
-        return cls(confidence=outcome["confidence"], auroc=outcome["auroc"], gain=outcome["gain"])
+        return cls(confidence=outcome["confidence"], measure=outcome["measure"], levels=outcome["levels"], gain=outcome["gain"])
+
+    @property
+    def name(self) -> str:
+        """Of the measure, as people call it."""
+        return MEASURES[self.measure]
+
+    @property
+    def title(self) -> str:
+        """Of the measure, with what it is of."""
+        return TITLES[self.measure]
 
     def lines(self) -> Iterator[str]:
         """One of each model."""
         for arm, words in ARMS.items():
             gain = getattr(self.gain, arm, None)
             more = f", {gain.signed} over the base: {verdict(gain)}" if gain else ""
-            yield f"{words:30} {getattr(self.auroc, arm) or 'cannot be measured'}{more}"
+            yield f"{words:30} {getattr(self.levels, arm) or 'cannot be measured'}{more}"
 
 
 def verdict(gain: Interval | None) -> Verdict:

@@ -153,7 +153,7 @@ def _tell(runs: Runs, one: Run) -> None:
         if standing.delivered:
             click.echo(f"  {'':20} the result: {standing.delivered}")
         if standing.told is not None:
-            click.echo(f"  {'':20} mean AUROC over findings, {100 * standing.told.confidence:g} % intervals:")
+            click.echo(f"  {'':20} {standing.told.title}, {100 * standing.told.confidence:g} % intervals:")
             for line in standing.told.lines():
                 click.echo(f"  {'':20}   {line}")
     records = runs.rounds(one.name)

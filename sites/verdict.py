@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rainhill.told import MEASURES
+
 Verdict = Literal["better", "no different", "worse"]
-MEASURES = {"auroc": "AUROC", "label_f1": "label F1"}
 _DOES = {"auroc": "reads this site's films", "label_f1": "drafts this site's reports"}
 
 

@@ -21,9 +21,10 @@ class Brought:
     patients: int
     held_out: str
     """Which part of the site's patients these are: `test`, or `val` where it sets none aside."""
-    confidence: float
+    came_to: Told
     arms: tuple[Arm, ...]
     private_steps: int
+    temperature: float
     left_out: tuple[str, ...]
     adapter: str
     told: bool
@@ -67,13 +68,15 @@ def brought(site: Site) -> list[Brought]:
 
 
 def _brought(one: Mapping[str, Any], *, told: bool) -> Brought:
+    came_to = Told.of(one)
     return Brought(
         run=one["run"],
         patients=one["patients"],
         held_out=one["held_out"],
-        confidence=one["confidence"],
-        arms=arms_of(Told.of(one)),
+        came_to=came_to,
+        arms=arms_of(came_to),
         private_steps=one["private_steps"],
+        temperature=one["temperature"],
         left_out=tuple(one["left_out"]),
         adapter=one["adapter"],
         told=told,

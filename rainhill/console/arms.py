@@ -1,4 +1,4 @@
-"""What a run came to at a site, as both consoles show it: each model's AUROC, its gain over the base, and their intervals as pictures."""
+"""What a run came to at a site, as both consoles show it: each model's level, its gain over the base, and their intervals as pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ class Whisker:
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     words: str
-    auroc: Interval | None
+    level: Interval | None
+    """By the run's measure."""
     gain: Interval | None
     """Over the base; None of the base itself, and where it cannot be measured."""
     at: Whisker | None
@@ -39,13 +40,13 @@ class Arm:
 
 def arms_of(told: Told) -> tuple[Arm, ...]:
     """The base, the shared adapter, and what the site would use: the shared adapter with its own part."""
-    auroc = [getattr(told.auroc, arm) for arm in ARMS]
+    level = [getattr(told.levels, arm) for arm in ARMS]
     gain = [getattr(told.gain, arm, None) for arm in ARMS]
-    at, gained = whiskers(auroc), whiskers(gain, about_zero=True)
+    at, gained = whiskers(level), whiskers(gain, about_zero=True)
     return tuple(
         Arm(
             words=words,
-            auroc=auroc[number],
+            level=level[number],
             gain=gain[number],
             at=at[number],
             gained=gained[number],

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rainhill.messages import SiteId
+from rainhill.told import MEASURES
 from server.console.words import number, size
 from server.history import Kept
 
@@ -64,7 +65,8 @@ def curves_of(rounds: Sequence[Kept]) -> list[Curves]:
             for site, one in kept.record.evaluations.items():
                 if metric in one:
                     values.setdefault(site, {})[kept.record.round] = one[metric]
-        found.append(_by_site(f"{metric.upper() if metric == 'auroc' else metric.capitalize()} on validation patients", told, values))
+        name = MEASURES.get(metric, metric)
+        found.append(_by_site(f"{name[:1].upper()}{name[1:]} on validation patients", told, values))
     return [*found, _of_rounds(drawn)]
 
 

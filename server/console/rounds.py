@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rainhill.messages import RoundRecord, SiteId
+from rainhill.told import MEASURES
 from server.console.words import number
 
 
@@ -37,5 +38,5 @@ def _site(record: RoundRecord, site: SiteId) -> SiteRound:
         down=record.down_bytes.get(site),
         up=record.up_bytes.get(site),
         loss=told if answered else "",
-        metrics=[(name, number(value)) for name, value in sorted(record.evaluations.get(site, {}).items())],
+        metrics=[(MEASURES.get(name, name), number(value)) for name, value in sorted(record.evaluations.get(site, {}).items())],
     )

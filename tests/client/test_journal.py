@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from client._asked_text import told_of
 from client.chain import parse
 from client.journal import (
     Approved,
@@ -87,7 +88,9 @@ def hold(kind, number=1, run="spring", update="update"):
 
 
 GAIN = Interval(value=0.05, low=-0.01, high=0.1)
-OUTCOME = Told(confidence=0.95, auroc=Levels(base=None, shared=GAIN, private=GAIN), gain=Gains(shared=GAIN, private=None))
+OUTCOME = Told(
+    confidence=0.95, measure="label_f1", levels=Levels(base=None, shared=GAIN, private=GAIN), gain=Gains(shared=GAIN, private=None)
+)
 EVERY = [
     Opened(site="aintree"),
     offered(),
@@ -125,6 +128,15 @@ def test_every_kind_is_read_back_as_it_was():
     for event in EVERY:
         assert parse(event.kind, event.body(), Journal.kinds) == event
         assert event.body() == json.dumps(json.loads(event.body()), sort_keys=True, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(("measure", "name"), [("auroc", "AUROC"), ("label_f1", "label F1")])
+def test_what_was_told_of_a_run_is_read_out_by_its_measure(measure, name):
+    event = OutcomeTold(run="spring", recipe=sha("chest"), to="mersey", outcome=OUTCOME.model_copy(update={"measure": measure}))
+    levels = f"the base model alone: {name} not measured; with the shared adapter: {name} 0.050 [-0.010, 0.100]; "
+    assert (
+        told_of(event) == f"spring: what it came to was told to mersey: {levels}with the site's own part too: {name} 0.050 [-0.010, 0.100]"
+    )
 
 
 def test_what_may_be_untold_is_read_back_untold():

@@ -104,7 +104,7 @@ def test_an_outcome_is_measured_on_held_out_patients_and_nothing_of_it_leaves(ap
     settling.settle()
     (found,) = outcomes(approved.home).values()
     assert (found["run"], found["adapter"], found["held_out"]) == ("spring", plan.adapter.fingerprint(), "test")
-    assert set(found["auroc"]) == {"base", "shared", "private"} and found["patients"] > 0
+    assert found["measure"] == "auroc" and set(found["levels"]) == {"base", "shared", "private"} and found["patients"] > 0
     folder = approved.home.run("spring")
     assert Adapter.from_bytes((folder / "shared.safetensors").read_bytes()) == plan.adapter
     assert Adapter.from_bytes((folder / "private.safetensors").read_bytes()).fingerprint() == found["private"]
@@ -128,10 +128,10 @@ def test_a_site_that_tells_what_a_run_came_to_is_waited_for_until_it_knows(appro
     at.settle()
     receipt, (known,) = at.received(offer, plan), outcomes(approved.home).values()
     assert isinstance(receipt, Receipt) and receipt.told is not None
-    assert receipt.told.model_dump(mode="json") == {name: known[name] for name in ("confidence", "auroc", "gain")}
+    assert receipt.told.model_dump(mode="json") == {name: known[name] for name in ("confidence", "measure", "levels", "gain")}
     (event,) = (event for event in approved.journal.events() if isinstance(event, OutcomeTold))
     assert (event.run, event.to, event.outcome) == ("spring", "north_west", receipt.told)
-    assert f"what it came to was told to north_west: the base model alone: AUROC {receipt.told.auroc.base}; " in told_of(event)
+    assert f"what it came to was told to north_west: the base model alone: AUROC {receipt.told.levels.base}; " in told_of(event)
     assert wire.live_answer_from_bytes(wire.answer_to_bytes(receipt)) == receipt
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 from rainhill import greeting, signed, versions, wire
 from rainhill.adapter import Adapter
 from rainhill.errors import ProtocolError
-from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, SecureMessage, Update, Waiting
+from rainhill.messages import Evaluation, LocalRule, Plan, Receipt, Refusal, SecureMessage, Update, Waiting
 
 ADAPTER = Adapter({"m.lora_A": np.ones((2, 3), np.float32), "m.lora_B": np.zeros((4, 2), np.float32)})
 PLAN = Plan(
@@ -85,9 +85,10 @@ def test_version_2_is_written_byte_for_byte_as_the_code_of_version_2_wrote_it(bl
         (replace(UPDATE, epsilon=0.5), "epsilon = 0.5"),
         (replace(UPDATE, evaluation=Evaluation(patients=None, metrics={})), "evaluation.patients = None"),
         (Waiting(run="r", round=3, site="bury", reason="waits", retry_s=1.0), "kind = 'waiting'"),
+        (Receipt(run="r", round=3, site="bury", adapter="f" * 64, told=None), "kind = 'receipt'"),
     ],
 )
-def test_what_an_older_version_cannot_say_is_refused_by_name_both_ways(message: Update | Waiting, field: str) -> None:
+def test_what_an_older_version_cannot_say_is_refused_by_name_both_ways(message: Update | Waiting | Receipt, field: str) -> None:
     with pytest.raises(ProtocolError, match=f"^{field}: version 2 of the wire form has no way to say it"):
         wire.answer_to_bytes(message, version=2)
     with pytest.raises(ProtocolError, match=f"^{field}: version 2 of the wire form has no way to say it"):

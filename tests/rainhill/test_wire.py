@@ -13,7 +13,8 @@ from rainhill import wire
 from rainhill.adapter import Adapter
 from rainhill.compression import lossy
 from rainhill.errors import ProtocolError
-from rainhill.messages import Evaluation, LocalRule, Plan, Refusal, Update, Waiting
+from rainhill.messages import Evaluation, LocalRule, Plan, Receipt, Refusal, Update, Waiting
+from rainhill.told import Gains, Interval, Levels, Told
 
 ADAPTER = Adapter({"m.lora_A": np.ones((2, 3), np.float32), "m.lora_B": np.zeros((4, 2), np.float32), "head.bias": np.zeros(2, np.float32)})
 PLAN = Plan(run="r", recipe="f" * 64, round=3, site="aintree", adapter=ADAPTER, rule=LocalRule(train=frozenset("B"), send=frozenset("B")))
@@ -65,6 +66,33 @@ def test_a_site_over_the_network_may_ask_for_time_and_one_of_a_simulation_may_no
     assert wire.live_answer_from_bytes(wire.answer_to_bytes(refusal)) == refusal
     with pytest.raises(ValueError, match="retry_s"):
         wire.answer_to_bytes(replace(waiting, retry_s=-1.0))
+
+
+GAIN = Interval(value=0.05, low=-0.01, high=0.1)
+TOLD = Told(confidence=0.95, measure="label_f1", levels=Levels(base=None, shared=GAIN, private=GAIN), gain=Gains(shared=GAIN, private=None))
+RECEIPT = Receipt(run="r", round=3, site="aintree", adapter="f" * 64, told=TOLD)
+
+
+@pytest.mark.parametrize("told", [None, TOLD, TOLD.model_copy(update={"measure": "auroc"})])
+def test_what_a_run_came_to_crosses_with_its_measure(told: Told | None) -> None:
+    receipt = replace(RECEIPT, told=told)
+    assert wire.live_answer_from_bytes(wire.answer_to_bytes(receipt)) == receipt
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"measure": "dice"}, "told.measure = 'dice': Input should be 'auroc' or 'label_f1'"),
+        ({"measure": None}, "told.measure = None: Input should be 'auroc' or 'label_f1'"),
+        ({"levels": {"base": None}}, "told.levels.shared = .*: Field required"),
+        ({"auroc": {"base": None, "shared": None, "private": None}}, "told.auroc = .*: Extra inputs are not permitted"),
+    ],
+)
+def test_an_outcome_of_another_form_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+    told = TOLD.model_dump(mode="json") | changes
+    header = {"kind": "receipt", "version": 3, "run": "r", "round": 3, "site": "aintree", "adapter": "f" * 64, "told": told}
+    with pytest.raises(ProtocolError, match=f"message header, {message}"):
+        wire.live_answer_from_bytes(save({}, metadata={"rainhill": json.dumps(header)}))
 
 
 def test_a_refusal_crosses_unchanged() -> None:

@@ -180,7 +180,8 @@ def test_a_run_is_offered_approved_conducted_and_its_result_brought_to_every_sit
     for one in both.values():
         one.state = "pending"
     gain = Interval(value=0.05, low=-0.01, high=0.1)
-    both["bury"].told = Told(confidence=0.95, auroc=Levels(base=None, shared=gain, private=gain), gain=Gains(shared=gain, private=None))
+    levels, gains = Levels(base=None, shared=gain, private=gain), Gains(shared=gain, private=None)
+    both["bury"].told = Told(confidence=0.95, measure="label_f1", levels=levels, gain=gains)
     world.offer("spring")
     with world.at(*both.values()), world.conducted("spring") as thread:
         assert until(lambda: {one.state for one in world.runs.standings("spring").values()} == {"pending"})

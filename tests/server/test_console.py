@@ -42,7 +42,8 @@ __all__ = ["browser", "page"]
 ASKED = ("bury", "oldham", "wirral")
 TOLD = Told(
     confidence=0.95,
-    auroc=Levels(
+    measure="auroc",
+    levels=Levels(
         base=Interval(value=0.71, low=0.66, high=0.76),
         shared=Interval(value=0.80, low=0.75, high=0.84),
         private=Interval(value=0.83, low=0.79, high=0.87),
@@ -197,7 +198,7 @@ def test_a_recipe_is_shown_whole_and_against_the_run_before_it(origin: str, page
     assert changes.get_by_role("link", name="spring-1").is_visible() and changes.get_by_role("row", name="lora.rank").count() == 0
     page.get_by_text("The recipe in full").click()
     toml = page.locator("#recipe pre").inner_text()
-    assert 'title = "Findings of the chest"' in toml and "[rounds]\ncount = 80\n" in toml
+    assert 'title = "Findings of the chest"' in toml and "[rounds]\nbalance = 0.0\ncount = 80\n" in toml
     page.goto(f"{origin}/runs/summer-1")
     page.get_by_text("The same, key by key, as in spring-2").wait_for()
     page.goto(f"{origin}/runs/winter-1")
@@ -215,6 +216,7 @@ def test_what_a_run_came_to_is_shown_of_the_sites_that_tell_it(origin: str, page
         "with the shared adapter",
         "with the site's own part too",
     ]
+    assert rows[0].split("\t")[1] == "AUROC" and page.get_by_text("AUROC, mean over findings, 95 % intervals").is_visible()
     assert "0.710 [0.660, 0.760]" in rows[1]
     assert "+0.090 [-0.010, +0.130]" in rows[2] and rows[2].endswith("not distinguishable")
     assert "+0.120 [+0.060, +0.160]" in rows[3] and rows[3].endswith("better")
@@ -298,6 +300,25 @@ def test_every_page_is_for_everybody(origin: str, page: Tab) -> None:
     for path in PAGES:
         page.goto(origin + path)
         assert overflow(page) == 0, path
+
+
+def test_what_a_run_came_to_by_what_it_writes_is_shown_as_that(world: World, origin: str, page: Tab) -> None:
+    made = offer("drafts-1", sites=ASKED, made=datetime.now(UTC))
+    world.runs.offer(made, sealed(made), by="grace")
+    world.runs.begin("drafts-1")
+    for done in (1, 2):
+        kept = replace(_record(done), evaluations={"bury": {"label_f1": 0.5 + 0.125 * done}})
+        world.runs.record("drafts-1", kept, adapter="3" * 64)
+    world.runs.finish("drafts-1", "4" * 64)
+    world.runs.deliver("drafts-1", "bury", RECEIVED, TOLD.model_copy(update={"measure": "label_f1"}))
+    sign_in(page, origin, "vic")
+    page.goto(f"{origin}/runs/drafts-1")
+    page.get_by_text("Label F1 of drafts, 95 % intervals").wait_for()
+    brought = page.get_by_role("region", name="What it brought bury")
+    assert brought.get_by_role("row").all_inner_texts()[0].split("\t")[1] == "Label F1"
+    assert brought.get_by_role("img", name="the base model alone: label F1 with its interval").is_visible()
+    assert page.get_by_role("heading", name="Label F1 on validation patients").is_visible()
+    assert page.get_by_text("label F1 0.75").is_visible() and "AUROC" not in page.content() and "label_f1" not in page.content()
 
 
 def test_that_the_superlink_does_not_answer_is_said_plainly(world: World, page: Tab) -> None:

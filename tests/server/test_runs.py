@@ -240,7 +240,8 @@ def test_a_result_is_to_be_brought_until_every_site_has_it_or_does_not_take_it(r
     runs.finish("spring-1", "4" * 64)
     assert [run.name for run in runs.undelivered(now)] == ["spring-1"]
     gain = Interval(value=0.1, low=-0.05, high=0.2)
-    told = Told(confidence=0.95, auroc=Levels(base=None, shared=None, private=None), gain=Gains(shared=gain, private=None))
+    levels, gains = Levels(base=None, shared=None, private=None), Gains(shared=gain, private=None)
+    told = Told(confidence=0.95, measure="label_f1", levels=levels, gain=gains)
     runs.deliver("spring-1", "bury", RECEIVED, told)
     assert [run.name for run in runs.undelivered(now)] == ["spring-1"]
     # A site that stays away is not waited for for ever.

@@ -9,7 +9,7 @@ import tomli_w
 from click.testing import CliRunner, Result
 
 from rainhill.errors import ConfigError, ProtocolError, RainhillError, RefusedError
-from rainhill.told import Gains, Interval, Levels, Told
+from rainhill.told import Gains, Interval, Levels, Measure, Told
 from server._cli import coordinator
 from server.database import Database
 from server.home import Home, begin
@@ -148,20 +148,23 @@ def test_the_status_of_one_run_says_who_stands_how_and_who_was_left_out_of_which
     assert refused(typed("status", "spring-2"), RefusedError) == "there is no run 'spring-2', did you mean 'spring-1'?"
 
 
-def test_the_status_of_a_run_says_what_it_came_to_where_a_site_tells_it(typed: Typed, runs: Runs) -> None:
+@pytest.mark.parametrize(("measure", "title"), [("auroc", "AUROC, mean over findings"), ("label_f1", "label F1 of drafts")])
+def test_the_status_of_a_run_says_what_it_came_to_where_a_site_tells_it(typed: Typed, runs: Runs, measure: Measure, title: str) -> None:
     said(typed(*OFFER))
     runs.begin("spring-1")
     runs.finish("spring-1", "4" * 64)
     level, gain = Interval(value=0.8, low=0.75, high=0.85), Interval(value=0.1, low=0.02, high=0.17)
-    told = Told(confidence=0.95, auroc=Levels(base=level, shared=level, private=None), gain=Gains(shared=gain, private=None))
+    levels, gains = Levels(base=level, shared=level, private=None), Gains(shared=gain, private=None)
+    told = Told(confidence=0.95, measure=measure, levels=levels, gain=gains)
     runs.deliver("spring-1", "bury", RECEIVED, told)
     runs.deliver("spring-1", "oldham", RECEIVED)
     lines = [line.strip() for line in said(typed("status", "spring-1")).splitlines()]
-    at = lines.index("mean AUROC over findings, 95 % intervals:")
+    at = lines.index(f"{title}, 95 % intervals:")
     assert lines[at + 1] == "the base model alone           0.800 [0.750, 0.850]"
     assert lines[at + 2] == "with the shared adapter        0.800 [0.750, 0.850], +0.100 [+0.020, +0.170] over the base: better"
     assert lines[at + 3] == "with the site's own part too   cannot be measured" and lines.count(lines[at]) == 1
     bury, oldham = json.loads(said(typed("status", "spring-1", "--json")))["sites"]
+    assert bury["told"]["measure"] == measure and bury["told"]["levels"]["base"] == {"value": 0.8, "low": 0.75, "high": 0.85}
     assert bury["told"]["gain"]["shared"] == {"value": 0.1, "low": 0.02, "high": 0.17} and oldham["told"] is None
 
 

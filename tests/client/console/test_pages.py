@@ -1,5 +1,6 @@
 """The pages of a site's console, in a real browser, of a hospital whose books its own daemon filled."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -205,6 +206,30 @@ def test_what_was_spent_and_what_it_brought_are_drawn_with_their_numbers(world: 
     )
     page.reload()
     assert page.get_by_text("The consortium was told these numbers.").is_visible() and page.get_by_text("None of it has left.").count() == 0
+
+
+def test_what_a_run_that_writes_brought_and_told_is_shown_as_label_f1(world: World, origin: str, page: Tab) -> None:
+    outcome = world.home.run("spring") / "outcome.json"
+    whole = outcome.read_bytes()
+    try:
+        outcome.write_text(json.dumps(json.loads(whole) | {"measure": "label_f1", "left_out": [], "private_steps": 0, "temperature": 1.0}))
+        told = Told.of(outcomes(world.home)["spring"])
+        world.offers.journal.append(OutcomeTold(run="spring", recipe="4" * 64, to="north_west", outcome=told))
+        sign_in(page, origin, "vic")
+        assert "label F1 of drafts, " in page.get_by_role("region", name="What the last run brought").inner_text()
+        page.goto(f"{origin}/brought")
+        page.get_by_text("Label F1 of drafts, with 95 % intervals, on").wait_for()
+        assert page.get_by_text("than the shared adapter alone: there is none.").is_visible()
+        rows = page.get_by_role("region", name="Run spring").get_by_role("row")
+        assert rows.first.inner_text().split("\t")[1] == "Label F1" and rows.count() == 4
+        assert "AUROC" not in page.content()
+        page.goto(f"{origin}/left")
+        page.get_by_text(f"Label F1 with intervals, by [policy] tell_outcome: base {told.levels.base or 'not measured'}").wait_for()
+        outcome.write_text(json.dumps(json.loads(whole) | {"measure": "dice"}))
+        page.goto(f"{origin}/brought")
+        page.get_by_text("Input should be 'auroc' or 'label_f1'").wait_for()
+    finally:
+        outcome.write_bytes(whole)
 
 
 def test_who_only_looks_or_looks_after_the_daemon_decides_nothing(world: World, origin: str, page: Tab) -> None:

@@ -17,9 +17,10 @@ def test_intervals_share_a_line_and_what_cannot_be_measured_has_none() -> None:
 
 
 def test_a_gain_whose_interval_touches_zero_tells_of_no_difference() -> None:
-    auroc = Levels(base=interval(0.6, 0.7, 0.8), shared=interval(0.7, 0.8, 0.9), private=None)
-    told = Told(confidence=0.95, auroc=auroc, gain=Gains(shared=interval(0.0, 0.1, 0.2), private=None))
+    levels = Levels(base=interval(0.6, 0.7, 0.8), shared=interval(0.7, 0.8, 0.9), private=None)
+    told = Told(confidence=0.95, measure="label_f1", levels=levels, gain=Gains(shared=interval(0.0, 0.1, 0.2), private=None))
     assert [arm.verdict for arm in arms_of(told)] == [None, "not distinguishable", "not measured"]
+    assert [arm.level for arm in arms_of(told)] == [levels.base, levels.shared, None]
     for low, high, verdict, kind in ((0.01, 0.2, "better", "good"), (-0.2, -0.01, "worse", "bad")):
         changed = told.model_copy(update={"gain": Gains(shared=interval(low, (low + high) / 2, high), private=None)})
         shared = arms_of(changed)[1]
