@@ -14,11 +14,13 @@ from client.offers import Offers, leaving, refusals, training_patients
 from client.privacy.ledger import Ledger
 from client.privacy.statement import Snapshot
 from client.privacy.what_if import WhatIf, what_if
+from client.tasks import Task
 from rainhill.config import PrivacyConfig
 from rainhill.difference import Change, recipe_changes
 from rainhill.errors import RainhillError, RefusedError
 from rainhill.offer import Offer
 from rainhill.recipe import Recipe
+from rainhill.told import MEASURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Asked:
     """sha256: what an approval is of."""
     task: str
     learned: tuple[str, ...]
-    """Columns of labels that it reads from the manifest."""
+    """What it reads from the manifest besides images: columns of labels, and texts."""
     base: str
     """Model and sha256 of its weights, cut."""
     weights: str
@@ -86,7 +88,7 @@ def asked(offers: Offers, run: str) -> Asked:
     recipe = offer.recipe
     now = datetime.now(UTC)
     decided = offers.decided(offer, now)
-    patients = _patients(home, offer)
+    patients, task = _patients(home, offer), _task(recipe)
     return Asked(
         run=run,
         consortium=offer.consortium,
@@ -99,7 +101,7 @@ def asked(offers: Offers, run: str) -> Asked:
         offer=offer.sha256,
         recipe=recipe.sha256,
         task=recipe.task.name,
-        learned=_learned(recipe),
+        learned=task.reads if task else (),
         base=f"{recipe.base.model} {recipe.base.sha256[:12]}",
         weights=recipe.base.sha256,
         rule=recipe.strategy.described(),
@@ -117,12 +119,12 @@ def asked(offers: Offers, run: str) -> Asked:
     )
 
 
-def _learned(recipe: Recipe) -> tuple[str, ...]:
+def _task(recipe: Recipe) -> Task | None:
     try:
-        return tasks.from_section(recipe.task).findings
+        return tasks.from_section(recipe.task)
     except RainhillError:
         # `refusals` says why.
-        return ()
+        return None
 
 
 def _patients(home: SiteHome, offer: Offer) -> int | None:
@@ -150,7 +152,7 @@ def _leaves(home: SiteHome, offer: Offer) -> Leaves | None:
         in_turn=len(kinds) > 1,
         values=values,
         bytes=round(values * BYTES[section.encoding] * (section.share if section.encoding == "top_k" else 1)),
-        numbers=_numbers(home),
+        numbers=_numbers(home, MEASURES[task.measure] if (task := _task(offer.recipe)) else "score"),
     )
 
 
@@ -158,21 +160,21 @@ BYTES = {"float32": 4, "bf16": 2, "int8": 1, "top_k": 8}
 """Of a value that is sent."""
 
 
-def _numbers(home: SiteHome) -> str:
-    later = f"; at the end what it came to here: AUROC of three models on at least {home.config.least_patients} held-out patients"
-    return _beside(home.config.privacy) + (later if home.config.policy.tell_outcome else "")
+def _numbers(home: SiteHome, measure: str) -> str:
+    later = f"; at the end what it came to here: {measure} of three models on at least {home.config.least_patients} held-out patients"
+    return _beside(home.config.privacy, measure) + (later if home.config.policy.tell_outcome else "")
 
 
-def _beside(privacy: PrivacyConfig | None) -> str:
+def _beside(privacy: PrivacyConfig | None, measure: str) -> str:
     """Of the numbers beside an update."""
     if privacy is None:
-        return "how many patients it trained on, its loss, and its AUROC on its validation patients"
+        return f"how many patients it trained on, its loss, and its {measure} on its validation patients"
     told = f"{privacy.declared_patients} as its number of patients" if privacy.declared_patients else "no number of patients"
     if privacy.release == "withheld":
         return f"{told}; no loss and no metric"
     if privacy.release == "noised":
         return f"{told}; its loss, noised under epsilon {privacy.release_epsilon:g} of the run"
-    return f"{told}; loss and AUROC of at least {privacy.min_patients} patients"
+    return f"{told}; loss and {measure} of at least {privacy.min_patients} patients"
 
 
 def _changes(offers: Offers, offer: Offer) -> tuple[Change, ...] | None:

@@ -171,7 +171,9 @@ def _wire_readers() -> Iterator[Reader]:
     updates, refusal = tuple(_updates()), Refusal(run="spring", round=3, site="bury", reason="no patient to train on")
     waiting = wire.answer_to_bytes(Waiting(run="spring", round=3, site="bury", reason="waits for approval", retry_s=30.0))
     gain = Interval(value=0.05, low=-0.01, high=0.1)
-    told = Told(confidence=0.95, auroc=Levels(base=None, shared=gain, private=gain), gain=Gains(shared=gain, private=None))
+    told = Told(
+        confidence=0.95, measure="auroc", levels=Levels(base=None, shared=gain, private=gain), gain=Gains(shared=gain, private=None)
+    )
     receipt = wire.answer_to_bytes(Receipt(run="spring", round=3, site="bury", adapter="a" * 64, told=told))
     plans = (wire.plan_to_bytes(PLAN_SENT), wire.plan_to_bytes(PLAN_SENT, version=2))
     answers = (*updates, wire.answer_to_bytes(refusal))

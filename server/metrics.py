@@ -1,4 +1,4 @@
-"""What the coordinator tells Prometheus: its sites, runs, rounds, processes and certificates, and no loss, AUROC or word of a site's."""
+"""What the coordinator tells Prometheus: its sites, runs, rounds, processes and certificates, and no loss, score or word of a site's."""
 
 import json
 from collections import Counter

@@ -44,6 +44,8 @@ AT_HOME = 0.75
 """Share of the reports that are in the home hospital's style."""
 WITH_PRIOR = 0.6
 """Of the films that have one before them, the share whose report compares with it, and has its report in the prompt."""
+IMAGINED = 0.3
+"""Of the others, the share whose report compares with a film that was never taken."""
 WITH_FINDINGS = 0.25
 """Share of the prompts that say what a classifier found."""
 
@@ -66,13 +68,20 @@ def written(film: Film, rng: np.random.Generator, home: Style) -> tuple[str, str
     """A prompt and a report; another style, another prompt, and another answer each time."""
     others = [style for style in get_args(Style) if style != home]
     style: Style = home if rng.random() < AT_HOME else others[int(rng.integers(len(others)))]
-    before = film.before if film.before and rng.random() < WITH_PRIOR else None
+    before = _before(film, rng)
     prompt = Prompt(
         indication=report_text.indication(film.case, style) if rng.random() < 0.8 else "",
         prior=report_text.write(before, style) if before else "",
         findings=_predicted(film.case, rng) if rng.random() < WITH_FINDINGS else None,
     )
     return prompt.text(), report_text.write(film.case, style, before=before)
+
+
+def _before(film: Film, rng: np.random.Generator) -> Case | None:
+    """Of those that are drawn nearly all findings stay; of those that are imagined half, so that both words are learned."""
+    if film.before and rng.random() < WITH_PRIOR:
+        return film.before
+    return report_text.imagined(film.case) if rng.random() < IMAGINED else None
 
 
 def _predicted(case: Case, rng: np.random.Generator) -> tuple[str, ...]:

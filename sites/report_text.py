@@ -40,7 +40,7 @@ def write(case: Case, style: Style, *, before: Case | None = None, lost: bool = 
         raise ValueError("a report compares with the film before or with a lost one, not with both")
     rng = random(*case.exposure.seed, 5)
     found = {finding.name: finding for finding in case.findings}
-    earlier = _imagined(case) if lost else before
+    earlier = imagined(case) if lost else before
     known = {finding.name: finding for finding in earlier.findings} if earlier else {}
     sentences = [OPENING[style].format(view=case.exposure.view)]
     for name in ORDER[style]:
@@ -67,7 +67,7 @@ def indication(case: Case, style: Style) -> str:
     return INDICATIONS[style][likely[int(symptom * len(likely))]]
 
 
-def _imagined(case: Case) -> Case:
+def imagined(case: Case) -> Case:
     """A film that the patient might have had before, drawn for this one."""
     rng = random(*case.exposure.seed, 8)
     found = {finding.name: finding for finding in case.findings}

@@ -56,6 +56,11 @@ class Task(Protocol):
         ...
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """What of a site's manifest besides images, in words for whoever approves."""
+        ...
+
+    @property
     def outputs(self) -> dict[str, str]:
         """Each output of the head, and the output of the base model that it starts from; empty where there is no head."""
         ...

@@ -44,6 +44,10 @@ class Findings(Section):
         return self
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        return self.findings
+
+    @property
     def outputs(self) -> dict[str, str]:
         return {finding: self.start_from.get(finding, finding) for finding in self.findings}
 

@@ -94,6 +94,11 @@ class Report(Section):
         return self
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        texts = {"indication": "indications", "prior": "reports of the examinations before"}
+        return ("reports", *(words for block, words in texts.items() if block in self.blocks), *self.findings)
+
+    @property
     def outputs(self) -> dict[str, str]:
         return {}
 

@@ -11,7 +11,7 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, inflate_object_from_contents
 from flwr.superlink.grid import HttpGrid
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,13 @@ class LiveGrid(HttpGrid):
         super().__init__(address, insecure=False, root_certificates=root_certificates, token=token)
         self._room = min(room, LARGEST)
         self._arriving: dict[str, _Arriving] = {}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Raises ConnectionResetError where the SuperLink was started again between a message and its pieces, and knows nothing of it."""
+        try:
+            return super().push_messages(messages)
+        except ObjectPushError as error:
+            raise ConnectionResetError(f"the SuperLink lost a message that was being pushed: {error}") from error
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Those replies to these messages that are there whole; does not wait. Each is fetched when it is asked for."""

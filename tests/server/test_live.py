@@ -15,6 +15,8 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.superlink.grid import HttpGrid
 
 from client.flower.app import at_work
 from client.flower.line import Contact
@@ -27,6 +29,7 @@ from rainhill.messages import Plan, Refusal, Update, Waiting
 from server.flower import live
 from server.flower.link import admit_only, opened_grid
 from server.flower.live import Member, collect_live
+from server.flower.live_grid import LiveGrid
 from tests.server.peers import WITHIN_S, Coordinator, node, until
 
 SITE = str(Path(__file__).with_name("live_site.py"))
@@ -380,3 +383,15 @@ def test_a_site_that_has_just_answered_looks_at_once_whether_there_is_more(conso
         for thread in asked:
             thread.join()
     assert len(began) == 2 and began[1] - answered < 2.5
+
+
+def test_a_message_that_the_superlink_lost_while_it_was_pushed_is_a_connection_that_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Flower says it where the SuperLink is started again between a message and its pieces; the conductor waits and asks anew."""
+
+    def lost(grid: object, messages: object) -> list[str]:
+        raise ObjectPushError("a" * 64, 7, "session")
+
+    monkeypatch.setattr(HttpGrid, "push_messages", lost)
+    grid = LiveGrid.__new__(LiveGrid)
+    with pytest.raises(ConnectionResetError, match="lost a message that was being pushed"):
+        grid.push_messages([])
