@@ -1,26 +1,35 @@
 """How sure a model was of its draft, and from where on a site lets it speak: the rest is abstained, and says so with its numbers.
 
-Selective prediction with a guaranteed risk: Geifman, El-Yaniv 2017, arXiv:1705.08500; bounds by Clopper, Pearson 1934,
-doi:10.1093/biomet/26.4.404.
+Selective prediction with a guaranteed risk: Geifman, El-Yaniv 2017, arXiv:1705.08500; thresholds tried in a fixed order as in Angelopoulos
+et al. 2021, arXiv:2110.01052; bounds by Clopper, Pearson 1934, doi:10.1093/biomet/26.4.404.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from client.models import Written
-from client.reporting.clinical import errors_of
+from client.drafting._witness import Ratios
+from client.reporting.clinical import Errors, errors_of
 from client.reporting.reading import Reading
 from rainhill.errors import DataError
 
+if TYPE_CHECKING:
+    from client.models import Written
+
+ERRORS = tuple(each.name for each in fields(Errors))
+GRAVE = ("false_finding", "missed_finding", "wrong_location")
+"""Of them those that are not of size or comparison."""
+CLAIMED = ("false_finding", "wrong_location")
+"""Those that the draft says, and does not leave out: of what it never wrote no word tells how sure it was."""
 CERTAINTY = 0.95
-TRIED = tuple(share / 20 for share in range(20, 0, -1))
-"""Coverages that are tried in turn for a promised error rate, the most first."""
+TRIED = tuple(share / 20 for share in range(1, 21))
+"""Coverages that are tried in turn for a promised error rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +47,7 @@ class Confidence:
         return self.least if self.ended else -np.inf
 
 
-def confidence_of(written: Written) -> Confidence:
+def confidence_of(written: "Written") -> Confidence:
     """DataError for a draft without a token, or with one whose log-probability is no number."""
     values = np.asarray(written.logprobs, dtype=np.float64)
     if not values.size or np.isnan(values).any():
@@ -46,9 +55,18 @@ def confidence_of(written: Written) -> Confidence:
     return Confidence(least=float(values.min()), mean=float(values.mean()), ended=written.ended)
 
 
-def is_wrong(draft: Reading, reference: Reading) -> bool:
-    """Whether the draft makes any of ReXVal's six errors."""
-    return errors_of(draft, reference).total > 0
+def of_claims(ratios: Sequence[Ratios]) -> float:
+    """Of a draft by what it says and not by how: the least of its sentences' log-odds (`client.drafting.quality.ratios_of`).
+
+    A model that hesitates between two ways to say the same is sure of it. Of a draft that claims nothing 0: nobody knows.
+    """
+    return min((value for one in ratios for value in one.values()), default=0.0)
+
+
+def is_wrong(draft: Reading, reference: Reading, *, kinds: Sequence[str] = ERRORS) -> bool:
+    """Whether the draft makes any of ReXVal's six errors, or of those that are named."""
+    found = errors_of(draft, reference)
+    return any(getattr(found, kind) for kind in kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +119,23 @@ class Threshold:
         if (coverage is None) == (most_wrong is None):
             raise DataError(f"coverage = {coverage} and most_wrong = {most_wrong}: one of them is to be given")
         for name, asked in (("coverage", coverage), ("most_wrong", most_wrong), ("certainty", certainty)):
-            if asked is not None and not 0 < asked <= 1 or (name == "certainty" and asked == 1):
+            if (asked is not None and not 0 < asked <= 1) or (name == "certainty" and asked == 1):
                 raise DataError(f"{name} = {asked}: expected more than 0 and at most 1, and a certainty below 1")
         if coverage is not None:
-            return _at_coverage(values, errors, coverage, certainty, certainty)
+            return _at_coverage(values, errors, coverage, certainty)
         assert most_wrong is not None
-        # Each try may be wrong about its own bound, and the first that fits is taken: the doubt is shared out among them.
-        each = 1 - (1 - certainty) / len(TRIED)
-        tried = [_at_coverage(values, errors, share, each, certainty) for share in TRIED]
-        found = next((one for one in tried if one.kept and one.most_wrong <= most_wrong), None)
-        if found is None:
-            best = min(tried, key=lambda one: one.most_wrong)
+        # The surest first, and on while the bound holds: of thresholds in a fixed order each may be tried with all of the doubt. It begins
+        # where a third of the errors that are allowed would pass, which is known before any error is seen.
+        counts = [int(share * len(values)) for share in TRIED]
+        begin = next((place for place, n in enumerate(counts) if upper_bound(int(most_wrong * n / 3), n, certainty) <= most_wrong), -1)
+        tried = [_at_coverage(values, errors, share, certainty) for share in TRIED[begin:]]
+        passed = list(takewhile(lambda one: one.most_wrong <= most_wrong, tried))
+        if not passed:
             raise DataError(
-                f"no threshold keeps the error rate at {most_wrong:.1%} or less: the least bound is {best.most_wrong:.1%}, "
-                f"for {best.kept} of {len(values)} drafts, {best.wrong} of them wrong"
+                f"no threshold keeps the error rate at {most_wrong:.1%} or less: of the {tried[0].kept} surest of {len(values)} drafts "
+                f"{tried[0].wrong} were wrong, which bounds it by {tried[0].most_wrong:.1%}"
             )
-        return found
+        return passed[-1]
 
     def decide(self, confidence: float) -> Decision:
         """Abstains where the confidence is no number."""
@@ -126,13 +145,13 @@ class Threshold:
         return not confidence > self.at
 
 
-def _at_coverage(values: NDArray[np.float64], errors: NDArray[np.bool_], coverage: float, bound: float, certainty: float) -> Threshold:
+def _at_coverage(values: NDArray[np.float64], errors: NDArray[np.bool_], coverage: float, certainty: float) -> Threshold:
     count = int(np.floor(coverage * len(values) + 1e-9))
     # The confidence of the first that is left out. Those above it are draws of all that lie above it, whatever they got wrong.
     at = -np.inf if count == len(values) else float(np.sort(values)[::-1][count])
     kept = values > at
     wrong, of = int(errors[kept].sum()), int(kept.sum())
-    return Threshold(at=at, of=len(values), kept=of, wrong=wrong, most_wrong=upper_bound(wrong, of, bound), certainty=certainty)
+    return Threshold(at=at, of=len(values), kept=of, wrong=wrong, most_wrong=upper_bound(wrong, of, certainty), certainty=certainty)
 
 
 def upper_bound(wrong: int, of: int, certainty: float = CERTAINTY) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from scipy.ndimage import gaussian_filter
 
 from rainhill.errors import BaseModelError, DataError
 from rainhill.files import read_private, write_whole
@@ -23,14 +24,23 @@ if TYPE_CHECKING:
 
 MOST_FLAGGED = 0.05
 BATCH = 64
+DETAIL = (0.5, 1.0, 2.0, 4.0)
+"""Pixels: the scales between which detail is measured."""
+_STILL = 1e-3
 _VERSION = "1"
 
 
-def pooled(net: "Net", images: "Tensor") -> NDArray[np.float32]:
-    """(N, 1, S, S) in [-1, 1] -> (N, 2 width): mean and spread over tokens of what the network's frozen part sees.
+def features_of(net: "Net", images: "Tensor") -> NDArray[np.float32]:
+    """(N, 1, S, S) in [-1, 1] -> (N, 2 width + 13): what the network's frozen part sees, and how the film itself looks.
 
-    BaseModelError for a network whose frozen part sees nothing, because LoRA touches what is before it.
+    A network learns to pass over noise and sharpness, so these are measured beside it. BaseModelError for a network whose frozen part sees
+    nothing, because LoRA touches what is before it.
     """
+    return np.concatenate([pooled(net, images), looks(images.numpy())], axis=1)
+
+
+def pooled(net: "Net", images: "Tensor") -> NDArray[np.float32]:
+    """(N, 1, S, S) in [-1, 1] -> (N, 2 width): mean and spread over tokens. BaseModelError as `features_of`."""
     import torch
 
     if net.writes and getattr(net, "scope", "language") != "language":
@@ -42,6 +52,20 @@ def pooled(net: "Net", images: "Tensor") -> NDArray[np.float32]:
             tokens = hidden.reshape(len(hidden), -1, hidden.shape[-1])
             found.append(torch.cat([tokens.mean(dim=1), tokens.std(dim=1, correction=0)], dim=1))
     return torch.cat(found).numpy()
+
+
+def looks(images: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, 1, S, S) in [-1, 1] -> (N, 13): deciles of the grey values, and the logarithm of the detail at four scales."""
+    if len(images) > BATCH:
+        return np.concatenate([looks(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
+    grey = np.asarray(images, dtype=np.float64)[:, 0]
+    deciles = np.quantile(grey, np.linspace(0.1, 0.9, 9), axis=(1, 2)).T
+    detail, finer = [], grey
+    for sigma in DETAIL:
+        coarser = gaussian_filter(grey, sigma=(0, sigma, sigma))
+        detail.append(np.log((finer - coarser).std(axis=(1, 2)) + _STILL))
+        finer = coarser
+    return np.concatenate([deciles, np.stack(detail, axis=1)], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +93,7 @@ class Familiar:
     most_flagged: float
 
     @classmethod
-    def of(
-        cls, train: NDArray[Any], validation: NDArray[Any], *, cohort: str, most_flagged: float = MOST_FLAGGED
-    ) -> "Familiar":
+    def of(cls, train: NDArray[Any], validation: NDArray[Any], *, cohort: str, most_flagged: float = MOST_FLAGGED) -> "Familiar":
         """(N, d) and (M, d) features of a site's images, of different patients.
 
         DataError for features that do not fit or are not finite, and for too few validation images to know that quantile from.
