@@ -252,7 +252,7 @@ def refusals(home: SiteHome, offer: Offer) -> list[str]:
 def forbidden(home: SiteHome, offer: Offer) -> list[str]:
     """What the site's file forbids, and what its software has not got. Not a look is taken at its data."""
     recipe, found = offer.recipe, []
-    looks = (partial(strategies.from_recipe, recipe), partial(tasks.from_section, recipe.task), partial(leaving, home, offer))
+    looks = (partial(strategies.from_recipe, recipe), partial(tasks.from_recipe, recipe), partial(leaving, home, offer))
     try:
         for look in looks:
             look()

@@ -45,7 +45,7 @@ def open_bench(
 
     Raises BaseModelError for weights that are not the recipe's, ConfigError where this machine has no such device.
     """
-    task = tasks.from_section(recipe.task)
+    task = tasks.from_recipe(recipe)
     base = recipe.base if weights is None else recipe.base.model_copy(update={"weights": weights})
     net = models.load(base, lora=recipe.lora, outputs=task.outputs, folder=folder)
     pattern = recipe.lora.modules

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import client.tasks as _package
 from rainhill import plugins, toml
-from rainhill.recipe import EvaluationSection, TaskSection
+from rainhill.errors import ConfigError
+from rainhill.recipe import EvaluationSection, Recipe, TaskSection
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from client.training.metrics import Scored
     from rainhill.adapter import Array
 
-__all__ = ["Examples", "Task", "Validated", "from_section"]
+__all__ = ["Examples", "Task", "Validated", "from_recipe", "from_section"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,11 @@ class Task(Protocol):
         ...
 
     @property
+    def across_patients(self) -> tuple[str, ...]:
+        """Its options by which a patient's example holds something of other patients: there is no patient-level privacy with them."""
+        ...
+
+    @property
     def outputs(self) -> dict[str, str]:
         """Each output of the head, and the output of the base model that it starts from; empty where there is no head."""
         ...
@@ -99,6 +105,17 @@ class Task(Protocol):
     def unlabelled(self, parts: Sequence[Features]) -> list[str]:
         """What none of the parts has a label for, and cannot be learned."""
         ...
+
+
+def from_recipe(recipe: Recipe) -> Task:
+    """Raises ConfigError for a private recipe whose task would put one patient's data into another's example."""
+    task = from_section(recipe.task)
+    if recipe.privacy is not None and task.across_patients:
+        raise ConfigError(
+            f"recipe {recipe.name}: {', '.join(task.across_patients)} with [privacy]: what is learned from a patient would hold "
+            f"something of others, and clipping by patient would bound neither"
+        )
+    return task
 
 
 def from_section(section: TaskSection) -> Task:

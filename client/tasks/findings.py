@@ -48,6 +48,10 @@ class Findings(Section):
         return self.findings
 
     @property
+    def across_patients(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def outputs(self) -> dict[str, str]:
         return {finding: self.start_from.get(finding, finding) for finding in self.findings}
 

@@ -99,6 +99,11 @@ class Report(Section):
         return ("reports", *(words for block, words in texts.items() if block in self.blocks), *self.findings)
 
     @property
+    def across_patients(self) -> tuple[str, ...]:
+        """Similar reports are other patients', and so are the sentences that a report is written in from labels."""
+        return ("block 'similar'",) * ("similar" in self.blocks) + ("expand",) * self.expand
+
+    @property
     def outputs(self) -> dict[str, str]:
         return {}
 
@@ -219,7 +224,7 @@ class Report(Section):
 
 def _writer(net: Net) -> Writer:
     if not net.writes:
-        raise BaseModelError("task 'report' wants a model that writes, such as 'vlm', and this one has an output for each finding")
+        raise BaseModelError("task 'report' wants a model that writes, such as 'vlm' or 'encoder_decoder', and this one has an output for each finding")
     return net  # type: ignore[return-value]
 
 

@@ -243,3 +243,21 @@ def test_options_that_do_not_go_together_are_refused_by_name() -> None:
     ):
         with pytest.raises(ConfigError, match=re.escape(words)):
             tasks.from_section(TaskSection.model_validate({"name": "report", **options}))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"blocks": ["similar"]}, "block 'similar'"), ({"findings": ["fracture"], "expand": True}, "expand"), ({}, "")],
+)
+def test_what_would_put_one_patient_into_anothers_example_is_refused_under_privacy(
+    bench: Bench, options: dict[str, object], words: str
+) -> None:
+    task = bench.recipe.task.model_dump() | options
+    plain = Recipe.model_validate(bench.recipe.model_dump() | {"task": task})
+    tasks.from_recipe(plain)
+    private = Recipe.model_validate(plain.model_dump() | {"privacy": {"epsilon": 1.0}})
+    if not words:
+        tasks.from_recipe(private)
+        return
+    with pytest.raises(ConfigError, match=f"{words} with .privacy.: what is learned from a patient would hold something of others"):
+        tasks.from_recipe(private)
