@@ -224,7 +224,9 @@ class Report(Section):
 
 def _writer(net: Net) -> Writer:
     if not net.writes:
-        raise BaseModelError("task 'report' wants a model that writes, such as 'vlm' or 'encoder_decoder', and this one has an output for each finding")
+        raise BaseModelError(
+            "task 'report' wants a model that writes, such as 'vlm' or 'encoder_decoder', and this one has an output for each finding"
+        )
     return net  # type: ignore[return-value]
 
 

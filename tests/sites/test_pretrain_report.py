@@ -104,18 +104,18 @@ def test_it_writes_what_its_own_hospitals_films_show_and_compares_with_nothing_w
 def test_what_a_classifier_found_helps_where_the_film_alone_does_not(embedded: Writer) -> None:
     config = read_toml(pretrain_report.SOURCE, HospitalConfig).phantom
     assert config is not None
-    often = config.population.model_copy(update={"prevalence": config.population.prevalence | {"nodule": 0.5}})
-    _, test = draw(config.model_copy(update={"patients": 1, "test_patients": 30, "population": often}), seed=8)
+    often = config.population.model_copy(update={"prevalence": config.population.prevalence | {"atelectasis": 0.5}})
+    _, test = draw(config.model_copy(update={"patients": 1, "test_patients": 60, "population": often}), seed=8)
     films, labeler = films_of(test), Labeler()
     hidden = embedded.prefix(draw_films(config, [film.case for film in films]).batch(slice(None)))
-    truth = ["nodule" in {finding.name for finding in film.case.findings} for film in films]
+    truth = ["atelectasis" in {finding.name for finding in film.case.findings} for film in films]
 
     def right(told: bool) -> int:
-        """Films whose draft has a nodule where there is one, and none where there is none."""
+        """Films whose draft has an atelectasis where there is one, and none where there is none."""
         found = [tuple(finding.name for finding in film.case.findings) if told else None for film in films]
         prompts = [embedded.encode(Prompt(findings=one).text(), None, limit=128)[0] for one in found]
         drafts = embedded.write(hidden, prompts, limit=128)
-        said = [reading(labeler, draft.text).labels["lung_lesion"] == "positive" for draft in drafts]
+        said = [reading(labeler, draft.text).labels["atelectasis"] == "positive" for draft in drafts]
         return sum(one == other for one, other in zip(said, truth, strict=True))
 
     assert right(told=True) >= right(told=False) + 5
