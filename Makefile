@@ -1,5 +1,5 @@
 # `make demo` and `make test` do everything on a fresh machine: they create .venv first.
-.PHONY: demo demo-consortium demo-report test explore check format base clean
+.PHONY: demo demo-consortium demo-report test coverage explore check format base clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= python3
@@ -33,6 +33,10 @@ demo-report: $(READY)
 # Two workers, one torch thread each: threads that wait for one another on shared cores cost more than they give. A file's tests stay with
 # one worker, so that what they share is set up once.
 test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The same, and how much of the code it goes through, which takes longer.
+coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 # The laws again, with examples that no run has seen yet.
