@@ -123,7 +123,8 @@ def consortium(sites: Mapping[SiteId, Mapping[str, Any]]) -> dict[str, float | N
     """Unweighted means over sites. Scores are never pooled: pooled scores rank hospitals, not patients."""
     means: dict[str, float | None] = {}
     for arm in ARMS:
-        values = [site[arm][site["measure"]]["value"] for site in sites.values() if site["measure"] in site[arm]]
+        told = [site[arm][site["measure"]]["value"] for site in sites.values() if site["measure"] in site[arm]]
+        values = [value for value in told if value is not None]
         means[arm] = number(float(np.mean(values))) if values else None
     base, private, pooled = means["base"], means["private"], means["pooled"]
     shares = base is not None and private is not None and pooled is not None

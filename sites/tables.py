@@ -93,7 +93,7 @@ def _table(document: dict[str, Any]) -> Table:
 
 
 def _value(arm: dict[str, Any], measure: str) -> str:
-    return f"{arm[measure]['value']:.3f}" if measure in arm else "-"
+    return _number(arm[measure]["value"]) if measure in arm else "-"
 
 
 def _number(value: float | None, form: str = ".3f") -> str:

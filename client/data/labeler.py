@@ -13,6 +13,8 @@ from client.data.clauses import OTHER, Item, Severity, Side, State, claims, reac
 from client.data.vocabulary import FINDINGS, PATHOLOGIES, Meaning, Node, Token, read_vocabularies, tokens, tree_of
 
 Label = Literal["positive", "negative", "uncertain", "unmentioned"]
+LONGEST = 200
+"""Words of a sentence: what goes on for longer is a list or no text, and is cut, for each word is held against all before it."""
 _RANK: Mapping[Label, int] = {"positive": 3, "uncertain": 2, "negative": 1, "unmentioned": 0}
 
 
@@ -47,7 +49,7 @@ class Labeler:
         for token in (*tokens(text), None):
             if token is not None and token.word:
                 sentence.append(token)
-            elif sentence:
+            if sentence and (token is None or not token.word or len(sentence) == LONGEST):
                 found.extend(self._of_sentence(text, sentence))
                 sentence = []
         return found

@@ -40,7 +40,7 @@ class Errors:
 @dataclass(frozen=True, kw_only=True)
 class Clinical:
     means: Mapping[str, Measured]
-    """`label_f1` (micro), `label_precision`, `label_recall`, `label_macro_f1` over the findings that count; a report's mean of
+    """`label_f1` (micro), `label_precision`, `label_recall`, `label_macro_f1` over the findings that count, NaN of none; a report's mean of
     `wrong_sides`, `contradictions`, `comparisons` (reports that compare where the reference does not) and `errors`."""
     findings: Mapping[str, Mapping[str, Measured]]
     """Finding -> `f1`, `precision`, `recall`; no_finding too."""
@@ -80,7 +80,7 @@ def clinical(
     }
     means = {f"label_{name}": _measured(of(*summed)) for name, of in SCORES.items()}
     if counted:
-        means["label_macro_f1"] = _measured(each["f1"][:, counted].mean(axis=1))
+        means["label_macro_f1"] = _measured(_mean_of_known(each["f1"][:, counted]))
     return Clinical(
         means=means | {name: _measured(weights @ np.array(of, dtype=np.float64) / weights.sum(axis=1)) for name, of in per_report.items()},
         findings={
@@ -106,8 +106,14 @@ def _recall(hits: Counts, claims: Counts, facts: Counts) -> Counts:  # noqa: ARG
 
 
 def _share(part: Counts, whole: Counts) -> Counts:
-    """0 of 0 is 1: nothing was claimed that is not so, and nothing missed."""
-    return np.divide(part, whole, out=np.ones_like(part), where=whole > 0)
+    """0 of 0 is no number: where neither says that anything is there, nothing was measured."""
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+
+
+def _mean_of_known(values: Counts) -> Counts:
+    """(B, K) -> (B,), NaN where none is known."""
+    known = np.isfinite(values)
+    return _share(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1).astype(np.float64))
 
 
 SCORES: Mapping[str, Callable[[Counts, Counts, Counts], Counts]] = {"f1": _f1, "precision": _precision, "recall": _recall}

@@ -20,7 +20,7 @@ from client.reporting.clinical import clinical
 from client.reporting.reading import Reading, present, reading
 from client.tasks import Examples, Validated
 from rainhill.adapter import Array
-from rainhill.errors import BaseModelError, ConfigError
+from rainhill.errors import BaseModelError, ConfigError, DataError
 from rainhill.recipe import BaseSection, EvaluationSection
 from rainhill.toml import Section
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 BATCH = 32
 """Drafts that are written at a time."""
+FEW, LEAST = 10, 0.1
+"""Reports from which on it is seen in which language they are, and the least share of them that has to speak of some finding."""
 Block = Literal["indication", "prior", "findings", "similar"]
 
 
@@ -120,6 +122,7 @@ class Report(Section):
         from client.models.vlm import padded
 
         writer, among, wording = _writer(net), cohort if among is None else among, self._wording(net)
+        self._refuse_another_language(cohort)
         told = [
             writer.encode(prompt, answer or None, limit=self.max_tokens)
             for prompt, answer in zip(prompts(cohort, among, wording), answers(cohort, among, wording), strict=True)
@@ -129,6 +132,16 @@ class Report(Section):
         for row, (_, begin) in zip(targets, told, strict=True):
             row[:begin] = -100
         return Examples(targets=targets, given=ids, texts=cohort.reports)
+
+    def _refuse_another_language(self, cohort: Cohort) -> None:
+        """Raises DataError where hardly a report speaks of any finding, as the labeler reads it: nothing could be measured."""
+        reports = [report for report in cohort.reports if report.strip()]
+        speaking = sum(bool(self.labeler.mentions(report)) for report in reports)
+        if len(reports) >= FEW and speaking < LEAST * len(reports):
+            raise DataError(
+                f"site {cohort.site}: {speaking} of {len(reports)} reports speak of a finding, as phrases of language {self.language!r} "
+                "have it: is that their language?"
+            )
 
     def _wording(self, net: Net) -> Wording:
         from client.drafting import sight
@@ -175,8 +188,9 @@ class Report(Section):
         losses = losses_of(net, features, self)
         rows = [int(own[0]) for own in features.images_of[: self.val_drafts] if features.texts[own[0]].strip()]
         found = {"loss": float(losses.mean())}
-        if rows:
-            found["label_f1"] = self._value(net, features, rows)
+        value = self._value(net, features, rows) if rows else float("nan")
+        if np.isfinite(value):
+            found["label_f1"] = value
         return Validated(losses=losses, metrics=found)
 
     def temperature(self, net: Net, features: Features) -> float:  # noqa: ARG002 - a draft is of the most likely words at any temperature

@@ -19,7 +19,7 @@ from client.training.answer import LocalData, answered
 from client.training.fit import fit
 from client.training.memory import Memory
 from client.workbench import Bench, first_adapter, open_bench
-from rainhill.errors import BaseModelError, ConfigError
+from rainhill.errors import BaseModelError, ConfigError, DataError
 from rainhill.messages import Plan
 from rainhill.recipe import EvaluationSection, FitSection, LoraSection, Recipe, TaskSection
 from tests.client.vlm_families import SIZE, save
@@ -261,3 +261,10 @@ def test_what_would_put_one_patient_into_anothers_example_is_refused_under_priva
         return
     with pytest.raises(ConfigError, match=f"{words} with .privacy.: what is learned from a patient would hold something of others"):
         tasks.from_recipe(private)
+
+
+def test_reports_in_another_language_are_refused_before_a_number_comes_of_them(bench: Bench) -> None:
+    with pytest.raises(DataError, match="site aintree: 0 of 12 reports speak of a finding, as phrases of language 'de' have it"):
+        Report(language="de").examples(replace(cohort_of(), reports=("The heart is enlarged.",) * 12), bench.net)
+    # A handful may be anything.
+    Report(language="de").examples(replace(cohort_of(6), reports=("The heart is enlarged.",) * 6), bench.net)

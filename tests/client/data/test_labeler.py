@@ -165,3 +165,10 @@ def test_elements_tell_what_is_absent_from_what_is_unspecified() -> None:
         "severity": "unspecified",
         "words": [],
     }
+
+
+def test_a_sentence_without_an_end_is_read_in_pieces() -> None:
+    """Each word is held against all before it: ten times the words may not take a hundred times as long."""
+    text = "effusion " * 20_000
+    assert len(ENGLISH.mentions(text)) == 20_000
+    assert told("No " + "large " * 150 + "effusion.") == {"pleural_effusion": "negative"}

@@ -143,3 +143,11 @@ def test_drafts_without_a_reference_are_refused_with_both_numbers() -> None:
         clinical(read("a"), read("a"), np.arange(2), section=SECTION, seed=(0,))
     with pytest.raises(DataError, match="0 drafts"):
         clinical([], [], np.arange(0), section=SECTION, seed=(0,))
+
+
+def test_where_nobody_says_that_anything_is_there_nothing_was_measured() -> None:
+    quiet = [reading(LABELER, text) for text in ("No pneumothorax.", "Clear.")]
+    found = clinical(quiet, quiet, np.arange(2), section=SECTION, seed=(0,))
+    assert all(np.isnan(found.means[name].value) for name in ("label_f1", "label_precision", "label_recall"))
+    assert np.isnan(found.means["label_f1"].interval(0.95)).all()
+    assert found.means["errors"].value == 0
