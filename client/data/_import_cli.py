@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rainhill.cli import stops_at_once
-from rainhill.text import counted
+from rainhill.text import counted, shown
 
 if TYPE_CHECKING:
     from client.data.importers._selection import Tally
@@ -109,7 +110,7 @@ def _tell(made: Imported) -> None:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name or 'unknown'} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return ", ".join(f"{shown(name) or 'unknown'} {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _tell_labels(tally: Tally) -> None:
@@ -122,6 +123,6 @@ def _tell_labels(tally: Tally) -> None:
 def _tell_next(made: Imported, out: Path) -> None:
     click.echo(f"written: {made.manifest} and {made.site_file}")
     useful = [finding for finding, counts in made.tally.labels.items() if counts["1"] and counts["0"]]
-    click.echo(f"next: rainhill simulate RECIPE.toml --sites {out}")
+    click.echo(f"next: rainhill simulate RECIPE.toml --sites {shlex.quote(str(out))}")
     if useful:
         click.echo("      where the recipe has findings = [" + ", ".join(f'"{finding}"' for finding in useful) + "], or some of them")

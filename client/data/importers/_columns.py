@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from client.data.importers._labels import snake
-from client.data.importers._tables import table_of
+from client.data.importers._tables import refuse_no_folder, table_of
 from rainhill.errors import ConfigError, DataError
 from rainhill.text import shown
 
@@ -35,11 +35,20 @@ def part_of(text: str) -> str:
 
 
 def table_in(folder: Path, title: str, name: str) -> Path:
-    """The table of that name; without a name, the one that there is."""
+    """The table of that name, which is no pattern; without a name, the one that there is. ConfigError for one outside of the folder."""
     if name:
-        return table_of(folder, title, name)
+        return _named(folder, title, name)
     first = table_of(folder, title, *_TABLES)
     several = sorted({path.name for pattern in _TABLES for path in folder.glob(pattern)})
     if len(several) > 1:
-        raise DataError(f"{folder}: has {len(several)} tables ({', '.join(several)}): say which with --set table=NAME")
+        raise DataError(f"{folder}: has {len(several)} tables ({', '.join(map(shown, several))}): say which with --set table=NAME")
     return first
+
+
+def _named(folder: Path, title: str, name: str) -> Path:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ConfigError(f"table = {shown(name)!r} leaves the folder {folder}, expected a name in it")
+    refuse_no_folder(folder, title)
+    if not (folder / name).is_file():
+        raise DataError(f"{folder}: is not {title}: there is no {shown(name)} in it")
+    return folder / name

@@ -27,6 +27,14 @@ def label(text: str) -> str:
         raise ValueError(f"{shown(text)!r}, expected 1, 0, -1 (uncertain) or empty") from error
 
 
+def label_in(cells: Mapping[str, str], column: str) -> str:
+    """As `label`, whose ValueError names the column; one that is not there is empty."""
+    try:
+        return label(cells.get(column, ""))
+    except ValueError as error:
+        raise ValueError(f"column {shown(column)!r} is {error}") from error
+
+
 def strongest(values: Iterable[str]) -> str:
     """There, before perhaps, before not."""
     return max(values, key=_RANK.__getitem__, default="")
@@ -40,7 +48,7 @@ def marked(table: Table, said: Collection[str]) -> tuple[str, ...]:
 def chexpert_labels(cells: Mapping[str, str], origin: str) -> tuple[str, ...]:
     """In the order of FINDINGS. A film of which the set says "No Finding" has none of the pathologies, also where it leaves them empty."""
     try:
-        found = {finding: label(cells.get(heading, "")) for heading, finding in CHEXPERT.items()}
+        found = {finding: label_in(cells, heading) for heading, finding in CHEXPERT.items()}
     except ValueError as error:
         raise DataError(f"{origin}: {error}") from error
     if found["no_finding"] == "1":

@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 from client.data.importers._films import FRONTAL, Picture, Source, Study, plain_age, plain_sex, priors
 from rainhill.config import SplitConfig
 from rainhill.errors import ConfigError, DataError
-from rainhill.text import counted, did_you_mean, shown
+from rainhill.text import counted, did_you_mean, one_line, shown
 
 COLUMNS = ("image", "patient", "split", "sex", "age", "view", "report", "indication", "prior")
 SHOWN = 5
+_PATH = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,9 @@ def rows_of(source: Source, findings: Sequence[str], folder: Path, choice: Choic
                     continue
                 if source.parts and not split:
                     tally.no_part += 1
-                elif _usable(picture.image, folder, seen, tally):
-                    yield _row(study, picture, split, prior, [study.labels[place] for place in places], findings, tally)
+                elif image := _usable(picture.image, folder, seen, tally):
+                    labels = [study.labels[place] for place in places]
+                    yield _row(study, Picture(image=image, view=picture.view), split, prior, labels, findings, tally)
         if tally.films > before:
             tally.patients += 1
             tally.parts[split] += 1
@@ -102,17 +104,20 @@ def _wanted(picture: Picture, source: Source, choice: Choice, tally: Tally) -> b
     return False
 
 
-def _usable(image: str, folder: Path, seen: set[str], tally: Tally) -> bool:
-    if ".." in PurePosixPath(image).parts or image.startswith("/"):
-        raise DataError(f"{shown(image)!r} leaves the folder {folder}")
+def _usable(named: str, folder: Path, seen: set[str], tally: Tally) -> str:
+    """The image's path in one spelling, so that `./a.png` is `a.png`; empty where it is not to be used, which is tallied."""
+    path = PurePosixPath(named)
+    if ".." in path.parts or path.is_absolute():
+        raise DataError(f"{shown(named)!r} leaves the folder {folder}")
+    image = str(path)
     if image in seen:
         tally.twice.append(image)
-        return False
+        return ""
     seen.add(image)
     if not (folder / image).is_file():
         tally.missing.append(image)
-        return False
-    return True
+        return ""
+    return image
 
 
 def _row(study: Study, picture: Picture, split: str, prior: str, labels: Sequence[str], findings: Sequence[str], tally: Tally) -> list[str]:
@@ -145,13 +150,13 @@ def _part(study: Study, source: Source) -> str:
 def refuse(tally: Tally, folder: Path, choice: Choice) -> None:
     for found, what in ((tally.twice, "named more than once"), (tally.missing if not choice.skip_missing else [], "not there")):
         if found:
-            first = ", ".join(found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
+            first = ", ".join(one_line(image, _PATH) for image in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
             hint = "; --skip-missing leaves such images out" if what == "not there" else ""
             raise DataError(
                 f"{folder}: {counted(len(found), 'image')} that the tables name {'is' if len(found) == 1 else 'are'} {what}: {first}{hint}"
             )
     if not tally.films:
-        other = ", ".join(f"{view or 'unknown'} {count}" for view, count in tally.other_views.most_common())
+        other = ", ".join(f"{shown(view) or 'unknown'} {count}" for view, count in tally.other_views.most_common())
         why = [f"of the views {', '.join(sorted(choice.views or ()))} there is none, there are {other}"] if other else []
         why += [f"{counted(len(tally.missing), 'image')} not there"] if tally.missing else []
         raise DataError(f"{folder}: no film is left{': ' if why else ''}{'; '.join(why)}")

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from client.data.splits import PARTS
 from rainhill import toml
 from rainhill.config import SiteConfig
 from rainhill.errors import ConfigError
-from rainhill.files import write_whole, written_whole
+from rainhill.files import written_whole
 from rainhill.text import counted
 
 
@@ -40,19 +42,34 @@ def import_site(source: Source, *, folder: Path, out: Path, name: str, title: st
     manifest, site_file = _targets(out, name)
     findings = chosen_findings(source, choice.findings)
     tally = Tally(labels={finding: Counter() for finding in findings})
-    # It may hold reports, which few should read.
-    with written_whole(manifest, private=True) as file:
+    # Both are whole before the first takes its name. The manifest may hold reports, which few should read.
+    with _gone_if_new(out), written_whole(site_file) as site, written_whole(manifest, private=True) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow([*COLUMNS, *findings])
         lines.writerows(rows_of(source, findings, folder, choice, tally))
         text.detach()
         refuse(tally, folder, choice)
-    config = _site(source, tally, name=name, folder=folder, findings=findings)
-    toml.parse(config, SiteConfig, origin=str(site_file))
-    heading = f"# {title}, as `rainhill import` found it in the folder that `images` names.\n\n"
-    write_whole(site_file, (heading + tomli_w.dumps(config)).encode())
+        config = _site(source, tally, name=name, folder=folder, findings=findings)
+        toml.parse(config, SiteConfig, origin=str(site_file))
+        heading = f"# {title}, as `rainhill import` found it in the folder that `images` names.\n\n"
+        site.write((heading + tomli_w.dumps(config)).encode())
+        site.flush()
+        os.fsync(site.fileno())
     return Imported(manifest=manifest, site_file=site_file, tally=tally, notes=_notes(source, tally, config))
+
+
+@contextmanager
+def _gone_if_new(folder: Path) -> Iterator[None]:
+    """Folders that were not there before the block, and are empty, go where it raises."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for place in new:
+            with suppress(OSError):
+                place.rmdir()
+        raise
 
 
 def _targets(out: Path, name: str) -> tuple[Path, Path]:

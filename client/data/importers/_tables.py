@@ -4,6 +4,7 @@ import csv
 import gzip
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,12 +23,16 @@ _BATCH = 4096
 
 def table_of(folder: Path, title: str, *patterns: str) -> Path:
     """The first file that a pattern finds; DataError that says which is missing where."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}, expected {title}")
+    refuse_no_folder(folder, title)
     found = optional_table(folder, *patterns)
     if found is None:
         raise DataError(f"{folder}: is not {title} as it is downloaded: there is no {' or '.join(patterns)} in it")
     return found
+
+
+def refuse_no_folder(folder: Path, title: str) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}, expected {title}")
 
 
 def optional_table(folder: Path, *patterns: str) -> Path | None:
@@ -63,6 +68,7 @@ def _csv_rows(path: Path, file: IO[str], needed: Iterable[str]) -> Iterator[dict
     file.seek(0)
     lines = csv.reader(file, delimiter=delimiter)
     header = [name.strip() for name in next(lines, [])]
+    _refuse_twice(path, header)
     refuse_without(path, header, needed)
     for number, cells in enumerate(lines, start=2):
         if len(cells) != len(header):
@@ -75,6 +81,7 @@ def _csv_rows(path: Path, file: IO[str], needed: Iterable[str]) -> Iterator[dict
 def _parquet_rows(path: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]:
     with pq.ParquetFile(path) as file:
         header = [str(name) for name in file.schema_arrow.names]
+        _refuse_twice(path, header)
         refuse_without(path, header, needed)
         for batch in file.iter_batches(batch_size=_BATCH):
             columns = [[_text(value) for value in column.to_pylist()] for column in batch.columns]
@@ -88,15 +95,27 @@ def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def _refuse_twice(path: Path, header: Sequence[str]) -> None:
+    # Columns without a name, such as of row numbers, are never asked for.
+    twice = [name for name, count in Counter(filter(None, header)).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: column {shown(twice[0])!r} is there more than once")
+
+
 def refuse_without(path: Path, header: Sequence[str], needed: Iterable[str]) -> None:
+    if not header:
+        raise DataError(f"{path}: is empty, expected a header and rows")
     missing = [name for name in needed if name not in header]
     if missing:
         raise DataError(f"{path}: has no column {', '.join(map(repr, missing))} (there are: {', '.join(map(shown, header))})")
 
 
 def header_of(path: Path) -> tuple[str, ...]:
-    """The names of a table's columns; of one without a row none."""
-    return tuple(next(rows(path), {}))
+    """The names of a table's columns. DataError for a table without a row."""
+    first = next(rows(path), None)
+    if first is None:
+        raise DataError(f"{path}: has no rows")
+    return tuple(first)
 
 
 def images_in(folder: Path) -> Iterator[str]:

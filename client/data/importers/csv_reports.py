@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from client.data.importers._columns import columns_of, part_of, table_in
 from client.data.importers._films import Picture, Source, Study, by_patient
-from client.data.importers._labels import label
+from client.data.importers._labels import label_in
 from client.data.importers._sections import joined, sections, unwrapped
 from client.data.importers._tables import header_of, refuse_without, rows
 from client.data.labeler import Label, Labeler
@@ -74,7 +74,7 @@ def _studies(table: Path, roles: Mapping[str, str], labels: Mapping[str, str], l
         said = {role: cells[column].strip() for role, column in roles.items()}
         report, indication = _report(said)
         try:
-            found = tuple(label(cells[column]) for column in labels.values())
+            found = tuple(label_in(cells, column) for column in labels.values())
             when, split = when_of(said.get("date", "")), part_of(said.get("split", ""))
         except ValueError as error:
             raise DataError(f"{table}: row {number}: {error}") from error

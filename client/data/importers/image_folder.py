@@ -9,8 +9,8 @@ from pydantic import AfterValidator
 
 from client.data.importers._columns import PARTS, columns_of, part_of, table_in
 from client.data.importers._films import OWN_PATIENT, Picture, Source, Study, by_patient
-from client.data.importers._labels import label, snake
-from client.data.importers._tables import IMAGES, header_of, images_by, images_in, refuse_without, rows
+from client.data.importers._labels import label_in, snake
+from client.data.importers._tables import IMAGES, header_of, images_by, images_in, refuse_no_folder, refuse_without, rows
 from rainhill.errors import ConfigError, DataError
 from rainhill.text import shown
 from rainhill.toml import Section
@@ -45,8 +45,7 @@ class ImageFolder(Section):
     age: str = ""
 
     def read(self, folder: Path) -> Source:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}, expected {self.title}")
+        refuse_no_folder(folder, self.title)
         if self.patient and self.patients:
             raise ConfigError("layout image_folder: patient and patients are two sources of patients: give one of them")
         findings, studies = self._from_table(folder) if self.table or self.label or self.labels else self._from_classes(folder)
@@ -101,7 +100,7 @@ class ImageFolder(Section):
             try:
                 name = cells[self.label].strip() if self.label else ""
                 found = tuple("1" if one == name else "0" if name else "" for one in classes) or tuple(
-                    label(cells[of]) for of in columns.values()
+                    label_in(cells, of) for of in columns.values()
                 )
                 split = part_of(cells[self.split]) if self.split else ""
             except ValueError as error:
@@ -136,7 +135,7 @@ def _findings(classes: Sequence[str], folder: Path) -> tuple[str, ...]:
     findings = tuple(map(snake, classes))
     twice = sorted({one for one in findings if findings.count(one) > 1})
     if twice:
-        raise DataError(f"{folder}: several classes are called {twice[0]!r} once written as a name: {', '.join(classes)}")
+        raise DataError(f"{folder}: several classes are called {twice[0]!r} once written as a name: {', '.join(map(shown, classes))}")
     return findings
 
 

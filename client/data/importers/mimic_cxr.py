@@ -67,7 +67,7 @@ class MimicCxr(Section):
         films = _films(metadata)
         tables = _Tables(
             labels={
-                cells["study_id"]: chexpert_labels(cells, f"{chexpert}: study {cells['study_id']}")
+                cells["study_id"]: chexpert_labels(cells, f"{chexpert}: study {shown(cells['study_id'])}")
                 for cells in rows(chexpert, ("study_id", *CHEXPERT))
             },
             parts={cells["dicom_id"]: _part(cells["split"], split) for cells in rows(split, ("dicom_id", "split"))},
@@ -90,7 +90,7 @@ def _films(metadata: Path) -> dict[str, list[_Film]]:
         try:
             when = (float(cells["StudyDate"]), float(cells["StudyTime"] or 0))
         except ValueError as error:
-            raise DataError(f"{metadata}: study {cells['study_id']}: its StudyDate or StudyTime is no number") from error
+            raise DataError(f"{metadata}: study {shown(cells['study_id'])}: its StudyDate or StudyTime is no number") from error
         film = _Film(cells["dicom_id"], cells["study_id"], cells["ViewPosition"].strip(), when)
         found.setdefault(cells["subject_id"], []).append(film)
     return found

@@ -12,6 +12,7 @@ from client.data.importers._labels import Table, marked
 from client.data.importers._sections import joined, unwrapped
 from client.data.importers._tables import images_by, optional_table, rows, table_of
 from rainhill.errors import DataError
+from rainhill.text import shown
 from rainhill.toml import Section
 
 MESH: Table = {
@@ -91,14 +92,14 @@ def _reports_of(folder: Path, title: str) -> Path:
 def _documents(place: Path) -> Iterator[tuple[str, bytes]]:
     if place.is_dir():
         for path in sorted(place.glob("*.xml"), key=lambda path: (len(path.stem), path.stem)):
-            yield str(path), path.read_bytes()
+            yield f"{place}: {shown(path.name)}", path.read_bytes()
         return
     try:
         with tarfile.open(place) as archive:
             for member in archive:
                 content = archive.extractfile(member) if member.name.endswith(".xml") else None
                 if content is not None:
-                    yield f"{place}: {member.name}", content.read()
+                    yield f"{place}: {shown(member.name)}", content.read()
     except tarfile.TarError as error:
         raise DataError(f"{place}: is no archive of reports ({error})") from error
 

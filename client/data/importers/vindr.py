@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from client.data.importers._films import OWN_PATIENT, Picture, Source, Study
-from client.data.importers._labels import Table, label, strongest
+from client.data.importers._labels import Table, label_in, strongest
 from client.data.importers._tables import dicom_facts, form_of, optional_table, rows, table_of
 from rainhill.errors import DataError
 from rainhill.toml import Section
@@ -66,7 +66,7 @@ def _films(folder: Path, part: str, table: Path, readers: int) -> Iterator[Study
     votes: dict[str, list[tuple[str, ...]]] = {}
     for number, cells in enumerate(rows(table, ("image_id", "No finding")), start=2):
         try:
-            said = tuple(strongest(label(cells[column]) for column in of if column in cells) for of in TABLE.values())
+            said = tuple(strongest(label_in(cells, column) for column in of if column in cells) for of in TABLE.values())
         except ValueError as error:
             raise DataError(f"{table}: row {number}: {error}") from error
         votes.setdefault(cells["image_id"], []).append(said)

@@ -1,3 +1,5 @@
+import resource
+
 from click.testing import CliRunner
 
 from client.data._import_cli import import_
@@ -65,9 +67,57 @@ def test_an_import_that_fails_leaves_nothing(disk, tmp_path):
     (folder / "1.png").unlink()
     failed = run("csv_reports", folder, "--out", out)
     assert isinstance(failed.exception, DataError)
-    assert not list(out.iterdir())
+    assert not out.exists()
     told = run("csv_reports", folder, "--out", out, "--skip-missing")
     assert "note: 1 image not there, left out" in told.output
+
+
+def test_a_refusal_leaves_folders_that_were_there(disk, tmp_path):
+    folder, out = small(disk), tmp_path / "all" / "sites"
+    (folder / "1.png").unlink()
+    assert run("csv_reports", folder, "--out", out).exit_code != 0
+    assert not (tmp_path / "all").exists()
+    out.mkdir(parents=True)
+    assert run("csv_reports", folder, "--out", out).exit_code != 0
+    assert list(out.iterdir()) == []
+
+
+def full(size):
+    """No file may grow beyond it."""
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+
+
+def test_a_disk_that_is_full_before_the_site_file_is_whole_leaves_no_manifest(disk, tmp_path):
+    findings = [f"finding_{number}" for number in range(100)]
+    disk.table("films.csv", ",".join(["image", "patient", "report", *findings]), ["1.png", "P1", "Secret.", *["1"] * 100])
+    disk.film("1.png")
+    out, allowed = tmp_path / "sites", resource.getrlimit(resource.RLIMIT_FSIZE)
+    asked = ("csv_reports", disk.root, "--out", out, "--set", f"labels={','.join(findings)}")
+    full(2000)
+    try:
+        first = run(*asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert isinstance(first.exception, OSError)
+    assert not out.exists()
+    assert run(*asked).exit_code == 0
+    manifest, site_file = out / "csv_reports.csv", out / "csv_reports.toml"
+    before = manifest.read_bytes(), site_file.read_bytes()
+    assert len(before[0]) < 2000 < len(before[1])
+    full(2000)
+    try:
+        assert isinstance(run(*asked, "--replace", "--limit", 1).exception, OSError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    assert (manifest.read_bytes(), site_file.read_bytes()) == before
+    assert len(list(out.iterdir())) == 2
+
+
+def test_the_next_command_can_be_pasted_where_the_folder_has_spaces(disk, tmp_path):
+    out = tmp_path / "my sites"
+    told = run("csv_reports", small(disk), "--out", out)
+    assert f"next: rainhill simulate RECIPE.toml --sites '{out}'\n" in told.output
 
 
 def test_the_layouts_are_listed_with_their_options():

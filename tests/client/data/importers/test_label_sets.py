@@ -1,6 +1,8 @@
 """Sets of films with labels and no reports, and plain folders of images."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,6 +296,18 @@ def test_a_table_beside_the_images_names_the_class_or_the_labels(disk, imported)
     np.testing.assert_array_equal(found.labels, [[1, 0], [0, 1], [NAN, NAN]])
     assert (found.patients.tolist(), found.sex.tolist()) == ([0, 0, 1], ["M", "M", "F"])
     assert imported("image_folder", labels="basal=bcc", **named).column("basal") == ["1", "0", ""]
+
+
+def test_the_expression_of_the_documentation_finds_patients_in_the_names_of_images(disk, imported):
+    text = (Path(__file__).parents[4] / "docs/importers.md").read_text(encoding="utf-8")
+    (expression,) = re.findall(r"--set patient='([^']+)'", text)
+    disk.film("train/mel_1/12_left.png", "train/mel_1/12_right.png", "test/nv_2/7_left_2.png")
+    made = imported("image_folder", patient=expression)
+    assert sorted(zip(made.images, made.column("patient"), strict=True)) == [
+        ("test/nv_2/7_left_2.png", "7"),
+        ("train/mel_1/12_left.png", "12"),
+        ("train/mel_1/12_right.png", "12"),
+    ]
 
 
 def test_grades_are_named_after_their_column(disk, imported):

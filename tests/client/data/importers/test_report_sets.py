@@ -172,7 +172,7 @@ def test_mimic_refuses_a_part_and_a_label_that_it_does_not_know(mimic, imported)
     with pytest.raises(DataError, match="split is 'dev', expected train, validate, test"):
         imported("mimic_cxr")
     mimic.table("mimic-cxr-2.0.0-chexpert.csv", MIMIC_LABELS, ["1", "7", "2.0", *[""] * 13])
-    with pytest.raises(DataError, match=r"chexpert.csv: study 7: '2.0', expected 1, 0, -1"):
+    with pytest.raises(DataError, match=r"chexpert.csv: study 7: column 'Atelectasis' is '2.0', expected 1, 0, -1"):
         imported("mimic_cxr")
 
 
@@ -481,7 +481,7 @@ def test_a_table_of_reports_may_be_parquet_and_be_labelled_by_the_labeler(export
         ({"patient": "PseudoID", "split": "part"}, DataError, "has no column 'part'"),
         ({"patient": "PseudoID", "labels": "pneumonia=Pne"}, DataError, "has no column 'Pne'"),
         ({"patient": "PseudoID", "labels": "a=Pneu,A=age"}, ConfigError, "names 'A' twice"),
-        ({"patient": "PseudoID", "labels": "pneumonia=age"}, DataError, "row 2: '64', expected 1, 0, -1"),
+        ({"patient": "PseudoID", "labels": "pneumonia=age"}, DataError, "row 2: column 'age' is '64', expected 1, 0, -1"),
         ({"patient": "PseudoID", "date": "report"}, DataError, "row 2: date is"),
         ({"patient": "PseudoID", "split": "sex"}, DataError, "row 2: split is 'M'"),
         ({"patient": "PseudoID", "labels": "view=Pneu"}, DataError, "a label is called 'view'"),
@@ -489,12 +489,79 @@ def test_a_table_of_reports_may_be_parquet_and_be_labelled_by_the_labeler(export
         ({"patient": "PseudoID", "labels": "pneumonia=Pneu", "labeler": "en"}, ConfigError, "two sources"),
         ({"patient": "PseudoID", "labeler": "fr"}, ConfigError, "no phrases of language 'fr'"),
         ({"table": "other.csv"}, DataError, "there is no other.csv in it"),
+        ({"table": "*.csv"}, DataError, r"there is no \*.csv in it"),
+        ({"table": "/etc/export.csv"}, ConfigError, "table = '/etc/export.csv' leaves the folder .*, expected a name in it"),
+        ({"table": "films/../../export.csv"}, ConfigError, "table = 'films/../../export.csv' leaves the folder"),
         ({"tabel": "x"}, ConfigError, "tabel: unknown key, did you mean 'table'"),
     ],
 )
 def test_a_table_of_reports_is_refused_by_name(export, imported, options, error, problem):
     with pytest.raises(error, match=problem):
         imported("csv_reports", choice=Choice(views=None), **options)
+
+
+def test_a_table_in_a_folder_of_the_set_may_be_named(export, imported):
+    (export.root / "tables").mkdir()
+    (export.root / "export.csv").rename(export.root / "tables/of [2024].csv")
+    assert len(imported("csv_reports", table="tables/of [2024].csv", patient="PseudoID").rows) == 2
+
+
+def test_a_column_that_is_there_twice_is_refused_and_columns_without_a_name_are_not(disk, imported):
+    disk.film("1.png")
+    disk.table("t.csv", "image,patient,report, report", ["1.png", "P1", "Clear.", "Effusion."])
+    with pytest.raises(DataError, match=r"t.csv: column 'report' is there more than once"):
+        imported("csv_reports")
+    disk.table("t.csv", ",image,patient,report,", [0, "1.png", "P1", "Clear.", ""])
+    assert imported("csv_reports").column("report") == ["Clear."]
+
+
+def test_a_parquet_column_that_is_there_twice_is_refused(disk, imported):
+    import pyarrow
+    import pyarrow.parquet
+
+    disk.film("1.png")
+    table = pyarrow.table([["1.png"], ["P1"], ["Clear."], ["Effusion."]], names=["image", "patient", "report", "report"])
+    pyarrow.parquet.write_table(table, disk.root / "t.parquet")
+    with pytest.raises(DataError, match=r"t.parquet: column 'report' is there more than once"):
+        imported("csv_reports")
+
+
+@pytest.mark.parametrize("layout", ["csv_reports", "image_folder"])
+def test_a_table_without_rows_says_so(disk, imported, layout):
+    disk.table("t.csv", "image,patient,report")
+    with pytest.raises(DataError, match=r"t.csv: has no rows$"):
+        imported(layout, table="t.csv", labels="pneumonia")
+    disk.text("t.csv", "")
+    with pytest.raises(DataError, match=r"t.csv: is empty, expected a header and rows|t.csv: has no rows"):
+        imported(layout, table="t.csv", labels="pneumonia")
+
+
+def test_a_study_and_a_report_that_are_named_in_a_refusal_move_no_cursor(disk, mimic, imported):
+    mimic.table("mimic-cxr-2.0.0-chexpert.csv", MIMIC_LABELS, ["1", "\x1b[2J", "2.0", *[""] * 13])
+    with pytest.raises(DataError, match=r"study '\\x1b\[2J': column"):
+        imported("mimic_cxr")
+    disk.text("ecgen-radiology/\x1b[2J.xml", "<a>")
+    with pytest.raises(DataError, match=r"ecgen-radiology: '\\x1b\[2J.xml': is no XML"):
+        imported("openi")
+
+
+def test_one_image_in_two_spellings_is_one_image(disk, imported):
+    disk.film("img/0.png", "img/1.png")
+    disk.table("t.csv", "image,patient,report", ["img/0.png", "P1", ""], [r".\img\0.png", "P2", ""])
+    with pytest.raises(DataError, match="1 image that the tables name is named more than once: img/0.png"):
+        imported("csv_reports")
+    disk.table("t.csv", "image,patient,report", ["./img/0.png", "P1", ""], ["img//1.png", "P2", ""])
+    assert imported("csv_reports").images == ["img/0.png", "img/1.png"]
+
+
+def test_what_a_table_says_moves_no_cursor(disk, imported):
+    disk.film("1.png")
+    disk.table("t.csv", "image,patient,report,view", ["\x1b[2Jgone.png", "P1", "", "PA"])
+    with pytest.raises(DataError, match=r"not there: '\\x1b\[2Jgone.png'"):
+        imported("csv_reports")
+    disk.table("t.csv", "image,patient,report,view", ["1.png", "P1", "", "\x1b[2J"])
+    with pytest.raises(DataError, match=r"there are '\\x1b\[2J' 1"):
+        imported("csv_reports")
 
 
 def test_a_patient_in_two_parts_is_refused(disk, imported):
