@@ -57,15 +57,18 @@ class Findings(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.findings
+        return tuple(self.outputs)
 
     def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:  # noqa: ARG002 - of a task that looks for similar ones
-        """(N, K) targets, NaN where there is no label."""
         from torch import from_numpy
 
         if net.writes:
             raise BaseModelError("task 'findings' wants a model with an output for each finding, and this one writes reports")
-        return Examples(targets=from_numpy(cohort.labels))
+        return Examples(targets=from_numpy(self.targets(cohort)))
+
+    def targets(self, cohort: Cohort) -> Array:
+        """(N, K) float32, NaN where there is no label."""
+        return cohort.labels
 
     def losses(self, net: Net, features: Features, rows: Tensor) -> Tensor:
         return self.loss(net(features.hidden[rows]), features.targets[rows])
@@ -121,7 +124,7 @@ class Findings(Section):
         from client.training.features import logits
 
         probabilities = self.scores(logits(net, features.hidden) / temperature)
-        names = list(self.findings)
+        names = list(self.names)
         return metrics.score(probabilities, features.targets.numpy(), features.patients, names=names, section=section, seed=seed)
 
     def value(self, net: Net, features: Features, section: EvaluationSection) -> float:
@@ -135,4 +138,4 @@ class Findings(Section):
 
     def unlabelled(self, parts: Sequence[Features]) -> list[str]:
         known = np.any([np.isfinite(part.targets.numpy()).any(axis=0) for part in parts], axis=0)
-        return [name for name, labelled in zip(self.findings, known, strict=True) if not labelled]
+        return [name for name, labelled in zip(self.names, known, strict=True) if not labelled]
