@@ -14,12 +14,11 @@ from client.drafting.prompt import findings_above
 from client.models import Writer
 from client.tasks.findings import Findings
 from client.training import features, lora
+from client.training.prefix import BATCH
 from rainhill.recipe import LoraSection
 
 if TYPE_CHECKING:
     from client.tasks.report import Classifier
-
-BATCH = 64
 
 
 def finder(section: "Classifier") -> Finds:
