@@ -111,12 +111,11 @@ def stopped_by_signals() -> threading.Event:
     return stop
 
 
-def end_with_parent(parent: int | None = None) -> None:
-    """Has this process stop as by SIGTERM when its parent is gone, however that ended.
+def end_with_parent(parent: int) -> None:
+    """Has this process stop as by SIGTERM when its parent is gone, however that ended; and end it where it does not.
 
-    `parent` is the number of the process that started this one, where it told it: it may be gone already.
+    `parent` is the number of the process that started this one, as that one told it: before this one looks it may be gone already.
     """
-    parent = os.getppid() if parent is None else parent
 
     def watch() -> None:
         # Not time.sleep, which fails where the clock is another than the machine's: then nobody would look any more.
@@ -125,6 +124,9 @@ def end_with_parent(parent: int | None = None) -> None:
             never.wait(LOOK_S)
         log.warning("the process that started this one is gone")
         os.kill(os.getpid(), signal.SIGTERM)
+        # It may be waiting for somebody who has gone too.
+        never.wait(STOP_S)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -75,6 +76,7 @@ def superlink(home: Home, *, json_logs: bool = False) -> Child:
         key=home.server_key,
         database=home.link_database,
         secret=home.secret,
+        parent=os.getpid(),
         json_logs=json_logs,
     )
     # -P: not what lies in the folder that somebody happens to be in.
@@ -99,7 +101,7 @@ def _tend(home: Home, children: list[Child], runs: frozenset[str], *, json_logs:
         child.stop()
         children.remove(child)
     for name in sorted(runs - {one.name.removeprefix(_RUN) for one in children}):
-        about = json.dumps({"home": str(home.folder), "run": name, "json_logs": json_logs})
+        about = json.dumps({"home": str(home.folder), "run": name, "parent": os.getpid(), "json_logs": json_logs})
         command = [sys.executable, "-P", "-m", "server.flower.conduct", about]
         children.append(Child(name=_RUN + name, command=command, environment=LEAN, ends=True))
 

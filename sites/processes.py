@@ -1,7 +1,6 @@
 """`rainhill` commands as processes of their own, none of which outlives the one that started it, however that ends."""
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -140,10 +139,7 @@ def _each_line(file: IO[str], lines: SimpleQueue[str]) -> None:
 
 def main(parent: int, *arguments: str) -> None:
     """The command, for as long as the process with that number is this one's parent."""
-    end_with_parent()
-    if os.getppid() != parent:
-        # It ended before it could be watched.
-        os.kill(os.getpid(), signal.SIGTERM)
+    end_with_parent(parent)
     from rainhill import cli
 
     sys.argv = ["rainhill", *arguments]

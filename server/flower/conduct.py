@@ -315,7 +315,7 @@ def main(about: str) -> None:
 
     said = json.loads(about)
     logs.to_stderr(as_json=bool(said["json_logs"]))
-    end_with_parent()
+    end_with_parent(int(said["parent"]))
     home, name, stop = Home.open(Path(said["home"])), str(said["run"]), stopped_by_signals()
     try:
         with held(home.runs / name / "conduct.lock", f"the conductor of {name}"):

@@ -85,6 +85,8 @@ class LinkConfig(Section):
     database: Path
     secret: Path
     """File of the secret that the coordinator's own processes show."""
+    parent: int
+    """Number of the process that starts it."""
     json_logs: bool = False
 
 
@@ -245,7 +247,7 @@ def _flower(config: LinkConfig) -> App:
 def main() -> None:
     config = parse(json.loads(sys.argv[1]), LinkConfig, origin="the SuperLink's configuration")
     logs.to_stderr(as_json=config.json_logs)
-    end_with_parent()
+    end_with_parent(config.parent)
     try:
         serve(config)
     except OSError as error:

@@ -17,6 +17,7 @@ from rainhill.errors import RefusedError
 from rainhill.files import held
 from rainhill.supervise import Child, keep_running
 
+ROOT = Path(__file__).parents[2]
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 
@@ -105,7 +106,7 @@ def test_one_that_does_not_listen_is_ended_in_the_end(monkeypatch: pytest.Monkey
 
 
 def test_a_process_ends_by_itself_when_whoever_started_it_is_killed(tmp_path: Path) -> None:
-    inner = "from rainhill.supervise import end_with_parent; import os, sys, time; end_with_parent(); open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+    inner = "from rainhill.supervise import end_with_parent; import os, sys, time; end_with_parent(os.getppid()); open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
     outer = textwrap.dedent(
         """
         import subprocess, sys, time
@@ -114,13 +115,35 @@ def test_a_process_ends_by_itself_when_whoever_started_it_is_killed(tmp_path: Pa
         """
     )
     noted = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, "-c", outer, inner, str(noted)], cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen([sys.executable, "-c", outer, inner, str(noted)], cwd=ROOT)
     assert until(lambda: noted.exists() and noted.read_text() != "")
     pid = int(noted.read_text())
     assert is_there(pid)
     parent.kill()
     parent.wait()
     assert until(lambda: not is_there(pid))
+
+
+def test_one_whose_parent_was_gone_before_it_looked_ends_too() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    script = "import sys, time; from rainhill.supervise import end_with_parent; end_with_parent(int(sys.argv[1])); time.sleep(600)"
+    orphan = subprocess.run([sys.executable, "-c", script, str(gone.pid)], cwd=ROOT, check=False, timeout=30)
+    assert orphan.returncode == -signal.SIGTERM
+
+
+def test_one_that_waits_for_what_has_gone_too_is_ended_when_its_parent_is_gone() -> None:
+    script = textwrap.dedent(
+        """
+        import time
+        from rainhill import supervise
+        supervise.STOP_S = 0.5
+        supervise.stopped_by_signals()
+        supervise.end_with_parent(1_000_000_000)
+        time.sleep(600)
+        """
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False, timeout=30).returncode == -signal.SIGKILL
 
 
 def test_a_folder_is_held_by_one_process_and_another_is_told_which(tmp_path: Path) -> None:
@@ -142,7 +165,7 @@ def test_whoever_holds_a_folder_may_be_killed_and_lets_go_of_it(tmp_path: Path) 
         "import sys, time; from pathlib import Path; from rainhill.files import held\n"
         "with held(Path(sys.argv[1]) / 'serve.lock', 'a coordinator'): print('held', flush=True); time.sleep(600)"
     )
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     with pytest.raises(RefusedError, match=f"as process {other.pid}"), held(tmp_path / "serve.lock", "a coordinator"):
         pass
