@@ -3,6 +3,7 @@
 An unknown key or a value out of range is refused with the file, the key, what was written and what is allowed.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,10 +74,20 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     got = problem["input"]
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _told(problem)
     if not keys:
-        return str(message)
+        return message
     return f"{key}: {message}" if isinstance(got, dict | BaseModel) else f"{key} = {shown(repr(got))}: {message}"
+
+
+def _told(problem: Any) -> str:
+    """In the words of our own errors, and with the nearest of the values that are known."""
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if message.startswith("Input should be "):
+        message = f"expected {message.removeprefix('Input should be ')}"
+    if problem["type"] == "literal_error":
+        message += did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    return message
 
 
 def _nearest(keys: list[str], model: type[BaseModel]) -> str:

@@ -131,7 +131,7 @@ def _open_sites(bench: Bench, sites: list[Site], cache: Path, progress: Progress
 def _each_output_is_labelled(bench: Bench, data: Mapping[SiteId, SiteData]) -> None:
     """An output that no site has a label for cannot be learned, and is most often a name misspelt."""
     if missing := bench.task.unlabelled([own.train for own in data.values()]):
-        raise ConfigError(f"recipe {bench.recipe.name}: no site has a training label for {', '.join(map(repr, missing))}")
+        raise ConfigError(f"recipe {bench.recipe.name}: no site has {', '.join(missing)}")
 
 
 def _federate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,13 @@ Phrases = click.option(
     "--phrases", multiple=True, type=File, metavar="FILE.toml", help="The site's own words, besides those of the language."
 )
 AsJson = click.option("--json", "as_json", is_flag=True, help="For a script: one object.")
+
+
+def _finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    # No range leaves out what is no number.
+    if not isfinite(value):
+        raise click.BadParameter(f"{value}: expected a number of seconds")
+    return value
 
 
 @click.group()
@@ -59,7 +67,13 @@ def label(file: Path, language: str, phrases: tuple[Path, ...], as_json: bool) -
 @click.option("--against", metavar="COLUMN", help="Drafts of another model, to be compared in pairs.")
 @click.option("--external", multiple=True, metavar="'COMMAND ...'", help="A program with metrics of its own: docs/report-metrics.md.")
 @click.option(
-    "--external-timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=3600, show_default=True, metavar="SECONDS"
+    "--external-timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    callback=_finite,
 )
 @click.option("--bootstraps", type=click.IntRange(100, 100_000), default=500, show_default=True)
 @click.option(

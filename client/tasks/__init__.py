@@ -103,7 +103,7 @@ class Task(Protocol):
         ...
 
     def unlabelled(self, parts: Sequence[Features]) -> list[str]:
-        """What none of the parts has a label for, and cannot be learned."""
+        """In words, what none of the parts has, and without which an output cannot be learned."""
         ...
 
 

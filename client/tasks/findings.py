@@ -138,4 +138,4 @@ class Findings(Section):
 
     def unlabelled(self, parts: Sequence[Features]) -> list[str]:
         known = np.any([np.isfinite(part.targets.numpy()).any(axis=0) for part in parts], axis=0)
-        return [name for name, labelled in zip(self.names, known, strict=True) if not labelled]
+        return [f"a training label for {name!r}" for name, labelled in zip(self.names, known, strict=True) if not labelled]

@@ -24,7 +24,7 @@ def refused(path: Path, text: str, model: type = SiteConfig) -> str:
         ('name = "a-b"', "name = 'a-b': a name is letters"),
         ('nmae = "a"', "nmae: unknown key, did you mean 'name'?"),
         ("title = 'x'", "name: missing"),
-        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 2', "data.split.val = 2: Input should be less than 1"),
+        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 2', "data.split.val = 2: expected less than 1"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nval = 0.5\ntest = 0.6', "val 0.5 and test 0.6 leave no patient to train on"),
         ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nfolds = 5\nfold = 5', "fold 5 is not one of 0 to 4"),
         ('name = "a"\n[privacy]\nepsilon = 3\nepsilon_per_run = 8', "epsilon_per_run = 8 is above epsilon = 3"),
@@ -33,7 +33,7 @@ def refused(path: Path, text: str, model: type = SiteConfig) -> str:
             "data.split.by = 'labels' with [privacy]: with one patient more, others too would be trained on; set by = \"patient\"",
         ),
         ('name = "a"\n[data]\nmanifst = "m"', "data.manifst: unknown key, did you mean 'manifest'?"),
-        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nseed = -1', "data.split.seed = -1: Input should be greater"),
+        ('name = "a"\n[data]\nmanifest = "m"\n[data.split]\nseed = -1', "data.split.seed = -1: expected greater"),
         ('name = "a"\n[data]\nmanifest = "~nobody.here/m"', "data.manifest = '~nobody.here/m': there is no such user's home folder"),
         ('name = "a"\n[data]\nmanifest = "a\\u0000b"', "a path holds no NUL"),
         ('name = "a"\n"b\\nc" = 1', "'b\\nc': unknown key"),
@@ -55,7 +55,7 @@ def test_a_byte_order_mark_is_not_a_mistake(tmp_path: Path) -> None:
 def test_a_wrong_item_of_a_list_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         parse({"findings": [1]}, Findings, origin="[task]")
-    assert str(error.value) == "[task]: findings.0 = 1: Input should be a valid string"
+    assert str(error.value) == "[task]: findings.0 = 1: expected a valid string"
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

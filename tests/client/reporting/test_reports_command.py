@@ -180,6 +180,8 @@ def test_wrong_arguments_are_told(table: Path) -> None:
         (("--external", "'open"), "--external: No closing quotation"),
         (("--external", " "), "--external: names no program"),
         (("--external-timeout", "0"), "0"),
+        (("--external-timeout", "nan"), "nan: expected a number of seconds"),
+        (("--external-timeout", "inf"), "inf: expected a number of seconds"),
         (("--bootstraps", "7"), "7 is not in the range"),
         (("--min-positives", "0"), "0 is not in the range"),
         (("--language", "fr"), "no phrases of language 'fr'"),
