@@ -23,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 
 from client.data.labeler import Labeler
 from client.drafting._sentences import sentences_of
-from client.drafting.confidence import CLAIMED, ERRORS, GRAVE, Threshold, confidence_of, is_wrong, of_claims, risk_coverage
+from client.drafting.agreement import OTHERS, drawn, expected_errors
+from client.drafting.confidence import CLAIMED, ERRORS, GRAVE, Curve, Threshold, confidence_of, of_claims, risk_coverage
 from client.drafting.prompt import Prompt
 from client.drafting.quality import Evidence, House, Limit, Quality, Ratios, Witness, check, likelihood_of, ratios_of, swapped
 from client.drafting.regions import Region, occluded, overlap, score_of_sentence
@@ -31,7 +32,8 @@ from client.drafting.strangeness import Familiar, features_of
 from client.embedded import EMBEDDED
 from client.models import Writer, Written
 from client.models.vlm import Vlm
-from client.reporting.reading import reading
+from client.reporting.clinical import Errors, errors_of
+from client.reporting.reading import Reading, reading
 from client.training.metrics import percentile_interval
 from rainhill.toml import read_toml
 from sites import phantom, report_text, shift
@@ -48,6 +50,7 @@ DRAWS, LIMIT, BATCH, REGIONS = 1000, 192, 32, 40
 SIDED = ("effusion", "pneumothorax", "consolidation", "atelectasis")
 PLACES = {"cardiomegaly": "cardiac", "effusion": "base", "pneumothorax": "apex", "consolidation": "lower"}
 """Of what the home hospital's style denies where it is not there, and so may be planted."""
+KINDS = {"any of the six errors": ERRORS, "a false, missed or misplaced finding": GRAVE, "a false or misplaced finding": CLAIMED}
 READ_AS = {"effusion": "pleural_effusion", "oedema": "edema"}
 
 
@@ -124,44 +127,58 @@ def _auroc(own: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(roc_auc_score(np.repeat([0, 1], [len(own), len(other)]), np.concatenate([own, other])))
 
 
-def abstention(site: Site, train: Shown, validation: Shown, test: Shown) -> None:
+def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: int) -> None:
     house = _house(site, train)
-    (known, known_wrong), (sure, wrong) = (_judged(site, films, house) for films in (validation, test))
-    for kind, errors in wrong.items():
-        print(f"drafts with {kind}: {share(errors)}")
+    (known, known_errors), (sure, errors) = (_judged(site, films, house, seed) for films in (validation, test))
+    counts = np.array([one.total for one in errors])
+    print(f"errors of a draft: {counts.mean():.3f}, of {len(counts)}")
+    for name, values in sure.items():
+        curve = risk_coverage(values, counts)
+        print(f"  {name}: {_told(curve, '{:.3f}')}")
+    for kind, kinds in KINDS.items():
+        known_wrong, wrong = (np.array([any(getattr(one, each) for each in kinds) for one in some]) for some in (known_errors, errors))
+        print(f"drafts with {kind}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
         for name, values in sure.items():
-            if len(set(errors)) < 2:
+            if len(set(wrong)) < 2:
                 continue
-            curve = risk_coverage(values, errors)
-            told = ", ".join(f"{curve.error_at(at):.1%} at {at:.0%}" for at in (0.8, 0.6, 0.4))
-            print(f"  {name}: AUROC of right against wrong {auroc(-values[~errors], -values[errors])}")
-            print(f"    error {curve.error[-1]:.1%} at full coverage, {told}; area under the curve {curve.area:.3f}")
-            threshold = Threshold.calibrated(known[name], known_wrong[kind], coverage=0.8)
+            print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong])}")
+            print(f"    error {_told(risk_coverage(values, wrong))}")
+            threshold = Threshold.calibrated(known[name], known_wrong, coverage=0.8)
             kept = np.array([not threshold.abstains(value) for value in values])
-            print(f"    threshold of validation for 80%: keeps {share(kept)}; of those wrong {share(errors[kept])}")
+            print(f"    threshold of validation for 80%: keeps {share(kept)}; of those wrong {share(wrong[kept])}")
             print(f"    promised there: at most {threshold.most_wrong:.1%}, with {threshold.certainty:.0%} certainty", flush=True)
 
 
-def _judged(site: Site, films: Shown, house: House) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.bool_]]]:
+def _told(curve: Curve, form: str = "{:.1%}") -> str:
+    found = ", ".join(f"{form.format(curve.error_at(at))} at {at:.0%}" for at in (1.0, 0.8, 0.6, 0.4))
+    return f"{found}; area under the curve {curve.area:.3f}"
+
+
+def _judged(site: Site, films: Shown, house: House, seed: int) -> tuple[dict[str, NDArray[np.float64]], list[Errors]]:
     drafts = site.drafts(films)
+    said, truth = (
+        [reading(site.labeler, text) for text in texts]
+        for texts in ([draft.text for draft in drafts], [site.report(case) for case in films.cases])
+    )
     sure = [confidence_of(draft) for draft in drafts]
     claims = [
         of_claims(ratios_of(draft.text, _witness(site, films, place, house, None), site.labeler)) for place, draft in enumerate(drafts)
     ]
-    pairs = [
-        (reading(site.labeler, draft.text), reading(site.labeler, site.report(case)))
-        for draft, case in zip(drafts, films.cases, strict=True)
-    ]
+    others = [_others(site, films, place, seed) for place in range(len(drafts))]
     by = {
         "least likely token": [one.value for one in sure],
         "mean of all tokens": [one.mean for one in sure],
         "least likely claim": claims,
+        f"agreement with {OTHERS} drawn drafts": [-expected_errors(*each) for each in zip(said, others, strict=True)],
     }
-    wrong = {"any of the six errors": ERRORS, "a false, missed or misplaced finding": GRAVE, "a false or misplaced finding": CLAIMED}
-    return (
-        {name: np.array(values) for name, values in by.items()},
-        {name: np.array([is_wrong(*pair, kinds=kinds) for pair in pairs]) for name, kinds in wrong.items()},
-    )
+    return {name: np.array(values) for name, values in by.items()}, [errors_of(*each) for each in zip(said, truth, strict=True)]
+
+
+def _others(site: Site, films: Shown, place: int, seed: int) -> list[Reading]:
+    prompt = site.net.encode(site.prompt(films.cases[place]), None, limit=LIMIT)[0]
+    with torch.no_grad():
+        hidden = site.net.prefix(films.images[place : place + 1])
+    return [reading(site.labeler, one.text) for one in drawn(site.net, hidden, prompt, limit=LIMIT, seed=seed * 100_000 + place)]
 
 
 def _house(site: Site, train: Shown) -> House:
@@ -337,7 +354,7 @@ def main() -> None:
         )
         print(f"seed {seed}: {options.films} validation and {options.films} test films", flush=True)
         if "abstention" in options.parts:
-            abstention(site, train, validation, test)
+            abstention(site, train, validation, test, seed)
         if "strangeness" in options.parts:
             strangeness(site, train, validation, test, shown(config_of(OTHER), 100, seed, test=True), seed)
         if "quality" in options.parts:

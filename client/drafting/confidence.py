@@ -161,12 +161,12 @@ def upper_bound(wrong: int, of: int, certainty: float = CERTAINTY) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
-    """What drafts get wrong as ever more of them are kept, the surest first."""
+    """What drafts cost as ever more of them are kept, the surest first: the share that is wrong, or their mean number of errors."""
 
     coverage: NDArray[np.float64]
     """(N,) 1/N to 1."""
     error: NDArray[np.float64]
-    """(N,) share that is wrong of what is kept; of equally sure ones, in any order."""
+    """(N,) mean of what is kept; of equally sure ones, in any order."""
 
     @cached_property
     def area(self) -> float:
@@ -181,17 +181,18 @@ class Curve:
         return float(self.error[count - 1])
 
 
-def risk_coverage(confidences: Sequence[float] | NDArray[Any], wrong: Sequence[bool] | NDArray[Any]) -> Curve:
-    """N of each. DataError where they do not fit."""
-    values, errors = _checked(confidences, wrong)
+def risk_coverage(confidences: Sequence[float] | NDArray[Any], errors: Sequence[float] | NDArray[Any]) -> Curve:
+    """N of each; of `errors` whether a draft is wrong, or how many it has. DataError where they do not fit."""
+    values, costs = _checked(confidences, errors, np.float64)
     _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
-    expected = (np.bincount(group, weights=errors) / sizes)[np.sort(group)]
+    expected = (np.bincount(group, weights=costs) / sizes)[np.sort(group)]
     kept = np.arange(1, len(values) + 1)
     return Curve(coverage=kept / len(values), error=np.cumsum(expected) / kept)
 
 
-def _checked(confidences: Sequence[float] | NDArray[Any], wrong: Sequence[bool] | NDArray[Any]) -> tuple[Any, Any]:
-    values, errors = np.asarray(confidences, dtype=np.float64), np.asarray(wrong, dtype=np.bool_)
+def _checked(confidences: Sequence[float] | NDArray[Any], wrong: Sequence[float] | NDArray[Any], kind: type = np.bool_) -> tuple[Any, Any]:
+    values = np.asarray(confidences, dtype=np.float64)
+    errors: NDArray[Any] = np.asarray(wrong).astype(kind)
     if values.ndim != 1 or values.shape != errors.shape or not len(values):
         raise DataError(f"confidences {values.shape} of drafts {errors.shape}: expected one of each, and at least one")
     if np.isnan(values).any():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from client.models._net import Net
@@ -10,7 +11,7 @@ from client.models._net import Net
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written for one prompt, word by word the most likely."""
+    """What was written for one prompt."""
 
     text: str
     logprobs: tuple[float, ...]
@@ -39,6 +40,29 @@ class Writer(Net):
     def forward(self, hidden: Tensor, ids: Tensor, answers: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int) -> list[Written]:
-        """What the network as it is now writes for each image, greedily; `prompts` are tokens as `encode` gives them without an answer."""
+    def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int, seed: int | None = None) -> list[Written]:
+        """What the network as it is now writes for each image; `prompts` are tokens as `encode` gives them without an answer.
+
+        Each token is the most likely one, or, with a seed, drawn by how likely the network holds it.
+        """
         raise NotImplementedError
+
+
+class Chooser:
+    """Tokens, from the logits of each step."""
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = seed
+        self.generator: torch.Generator | None = None
+
+    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, V) -> (N,) tokens, (N,) their log-probabilities, and (N, V) of which they are the largest."""
+        ranked = logits if self.seed is None else logits + self._noise(logits, self.seed)
+        tokens = ranked.argmax(dim=-1)
+        return tokens, logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1), ranked
+
+    def _noise(self, logits: Tensor, seed: int) -> Tensor:
+        """The largest of logits with this added is a draw of their distribution: Maddison et al. 2014, arXiv:1411.0030, section 2."""
+        if self.generator is None:
+            self.generator = torch.Generator(logits.device).manual_seed(seed)
+        return -torch.empty_like(logits).exponential_(generator=self.generator).log()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from client.models._gpt2 import begin_of, refuse_other_kinds, tokens_of, with_linear
 from client.models._net import Net, read_json
-from client.models._writer import Writer, Written
+from client.models._writer import Chooser, Writer, Written
 from client.models.vlm import PAD
 from rainhill.errors import BaseModelError
 from rainhill.toml import Section
@@ -128,12 +128,12 @@ class EncoderDecoderNet(Writer):
         return tokens + ([] if answer is None else self.tokens.answer(answer)[:limit]), len(tokens)
 
     @torch.no_grad()
-    def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int) -> list[Written]:
+    def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int, seed: int | None = None) -> list[Written]:
         self._refuse_what_has_no_place(max(map(len, prompts)), limit)
         words: list[Tensor] = []
         told: list[Tensor] = []
         going = torch.ones(len(prompts), dtype=torch.bool, device=self.mean.device)
-        for logprobs, tokens in islice(self._words(self._shown(hidden.to(self.mean.device)), prompts), limit):
+        for logprobs, tokens in islice(self._words(self._shown(hidden.to(self.mean.device)), prompts, Chooser(seed)), limit):
             words.append(tokens)
             told.append(logprobs)
             going &= tokens != self.tokens.ends[0]
@@ -145,8 +145,8 @@ class EncoderDecoderNet(Writer):
             for one, scores in zip(answers, torch.stack(told, dim=1).tolist(), strict=True)
         ]
 
-    def _words(self, states: Tensor, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(N,) log-probability and number of the most likely token of each text, again and again."""
+    def _words(self, states: Tensor, prompts: Sequence[Sequence[int]], choose: Chooser) -> Iterator[tuple[Tensor, Tensor]]:
+        """(N,) log-probability and number of the next token of each text, again and again."""
         longest = max(map(len, prompts))
         # To the left, so that all go on at the same place; a text's own places are counted from its first token.
         rows = torch.tensor([[PAD] * (longest - len(one)) + list(one) for one in prompts], device=states.device)
@@ -162,7 +162,7 @@ class EncoderDecoderNet(Writer):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            logprobs, tokens = found.logits[:, -1].float().log_softmax(dim=-1).max(dim=-1)
+            tokens, logprobs, _ = choose(found.logits[:, -1].float())
             yield logprobs, tokens
             ids, places, cache = tokens[:, None], places[:, -1:] + 1, found.past_key_values
             mask = F.pad(mask, (0, 1), value=1)

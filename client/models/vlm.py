@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from client.models._families import NAMES, Family, family_of
 from client.models._net import Net, read_json
 from client.models._tokens import tokens_of
-from client.models._writer import Writer, Written
+from client.models._writer import Chooser, Writer, Written
 from rainhill.errors import BaseModelError
 from rainhill.toml import Section
 
@@ -165,27 +165,29 @@ class VlmNet(Writer):
         return tokens + ([] if answer is None else self.tokens.answer(answer)[:limit]), len(tokens)
 
     @torch.no_grad()
-    def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int) -> list[Written]:
+    def write(self, hidden: Tensor, prompts: Sequence[Sequence[int]], *, limit: int, seed: int | None = None) -> list[Written]:
         device, longest = self.mean.device, max(map(len, prompts))
         # To the left, so that all go on at the same place.
         ids = torch.tensor([[PAD] * (longest - len(one)) + list(one) for one in prompts], device=device)
         given = self._given(hidden.to(device), ids, torch.zeros_like(ids, dtype=torch.bool))
         heard: list[Tensor] = []
-        found = self.model.generate(**given, max_new_tokens=limit, do_sample=False, logits_processor=[_hearing(heard)])[:, longest:]
+        hear = _hearing(heard, Chooser(seed))
+        found = self.model.generate(**given, max_new_tokens=limit, do_sample=False, logits_processor=[hear])
         told = torch.stack(heard, dim=1).tolist()
-        answers = [self.tokens.up_to_end(one) for one in found.tolist()]
+        answers = [self.tokens.up_to_end(one) for one in found[:, longest:].tolist()]
         return [
             Written(text=self.tokens.text(one), logprobs=tuple(logprobs[: len(one)]), ended=one[-1] in self.tokens.ends)
             for one, logprobs in zip(answers, told, strict=True)
         ]
 
 
-def _hearing(heard: list[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Keeps the log-probability of the most likely token of each step, which is the one that is taken: all logits would fill the memory."""
+def _hearing(heard: list[Tensor], choose: Chooser) -> Callable[[Tensor, Tensor], Tensor]:
+    """Keeps the log-probability of the token of each step that is taken: all logits would fill the memory."""
 
     def hear(ids: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG001 - as transformers calls it
-        heard.append(logits.amax(dim=-1) - logits.logsumexp(dim=-1))
-        return logits
+        _, logprobs, ranked = choose(logits)
+        heard.append(logprobs)
+        return ranked
 
     return hear
 

@@ -335,6 +335,12 @@ def test_a_draft_is_that_of_a_loop_over_words_without_a_cache(folder_of: Folders
     hidden = net.prefix(images).detach()
     written = net.write(hidden, prompts, limit=10)
     assert net.write(hidden, prompts, limit=10) == written
+    # Drawn ones are no likelier, word by word from where they part, and the same for the same seed.
+    drawn = net.write(hidden, prompts, limit=10, seed=1)
+    assert net.write(hidden, prompts, limit=10, seed=1) == drawn != net.write(hidden, prompts, limit=10, seed=2)
+    for one, other in zip(written, drawn, strict=True):
+        parted = next((place for place, pair in enumerate(zip(one.logprobs, other.logprobs, strict=False)) if pair[0] != pair[1]), None)
+        assert parted is None or other.logprobs[parted] <= one.logprobs[parted] + 1e-4
     for one, film, prompt in zip(written, images, prompts, strict=True):
         tokens, scores = by_words(net, film, prompt, 10)
         assert one.text == net.tokenizer.decode(tokens, skip_special_tokens=True).strip()
