@@ -55,8 +55,12 @@ def print_levels(seed: int, document: dict[str, Any]) -> None:
         print("    " + ", ".join(f"{arm} {told(of)}" for arm, of in arms.items()))
 
 
-def print_changes(run: Run, document: dict[str, Any]) -> None:
-    bench = open_bench(run.recipe, run.recipe_folder)
+Right = Counter[tuple[Change, bool]]
+"""Findings by what their report says of them, and whether the draft says so too."""
+
+
+def print_changes(run: Run, document: dict[str, Any]) -> Right:
+    bench, of_all = open_bench(run.recipe, run.recipe_folder), Right()
     task = bench.task
     assert isinstance(task, Report)
     for site in find_sites(run.recipe, run.sites_folder):
@@ -69,14 +73,21 @@ def print_changes(run: Run, document: dict[str, Any]) -> None:
         without = [draft for draft, prior in zip(drafts, priors, strict=True) if not prior]
         comparing = sum(bool(task.labeler.comparisons(draft)) for draft in without)
         print(f"  {site.title}: of {len(without)} drafts without a prior {comparing} compare")
-        right = Counter[tuple[Change, bool]]()
+        right = Right()
         for draft, reference, prior in zip(drafts, references, priors, strict=True):
             if prior:
                 said, truth = (changes(task.labeler, text, language=task.language) for text in (draft, reference))
                 right.update((truth[finding], said[finding] == truth[finding]) for finding in said.keys() & truth.keys())
-        for change in ("new", "unchanged"):
-            good, bad = right[change, True], right[change, False]
-            print(f"    {change}: {good} of {good + bad} as the report says it")
+        print(f"    {counted(right)}")
+        of_all += right
+    return of_all
+
+
+def counted(right: Right) -> str:
+    kinds: tuple[Change, ...] = ("new", "unchanged")
+    each = [f"{change}: {right[change, True]} of {right[change, True] + right[change, False]}" for change in kinds]
+    good = sum(right[change, True] for change in kinds)
+    return f"{', '.join(each)} as the report says it; together {good} of {right.total()} ({good / max(1, right.total()):.1%})"
 
 
 def _adapters(folder: Path, site: Site, document: dict[str, Any]) -> tuple[Adapter, Private]:
@@ -92,12 +103,13 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--recipe", default="reporting")
     parser.add_argument("--out", type=Path, default=Path("runs/perf-drafting"))
-    options = parser.parse_args()
+    options, of_all = parser.parse_args(), Right()
     for seed in map(int, options.seeds.split(",")):
         folder = options.out / str(seed)
         document = run_of(options.recipe, seed, folder)
         print_levels(seed, document)
-        print_changes(resumed(folder), document)
+        of_all += print_changes(resumed(folder), document)
+    print(f"all seeds and hospitals: {counted(of_all)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """A text as its sentences, cut where the labeler cuts it, and what stands between them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from client.data.vocabulary import tokens
+
+CONCLUDES = re.compile(r"(?:impression|imp|summary|opinion|conclusion|beurteilung|zusammenfassung)\s*:", re.IGNORECASE)
+"""What begins the part of a report that says no finding for the first time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """What a model is asked of each film of a site, and what it is to answer: prompts, and the texts that it is trained on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.data.cohort import Cohort
 from client.data.labeler import Label, Labeler
+from client.drafting.counterfactual import Pair, counterfactual
 from client.drafting.expansion import Expander
 from client.drafting.prompt import Prompt
 from client.drafting.retrieval import Index, Neighbour
@@ -33,10 +34,23 @@ class Wording:
     """Comparisons out of training texts without a prior in their prompt."""
     expands: Mapping[str, str] | None
     """Label column -> finding of the labeler, where films without a report get one from their labels."""
+    counterfactual: float = 0.0
+    """Share of what training reports call unchanged that is made new."""
     finds: Finds | None = None
     sees: Sees | None = None
     similar: int = 0
     """Reports of films that look alike, in a prompt."""
+
+
+def to_train_on(cohort: Cohort, wording: Wording) -> Cohort:
+    """Training films, some of whose findings were not on the film before as far as its report goes."""
+    if not (wording.with_prior and wording.counterfactual):
+        return cohort
+    pairs = [
+        counterfactual(Pair(prior=prior, report=report), wording.labeler, share=wording.counterfactual, language=wording.language)
+        for prior, report in zip(cohort.priors, cohort.reports, strict=True)
+    ]
+    return replace(cohort, priors=tuple(one.prior for one in pairs), reports=tuple(one.report for one in pairs))
 
 
 def prompts(cohort: Cohort, among: Cohort, wording: Wording) -> list[str]:

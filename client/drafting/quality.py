@@ -4,7 +4,6 @@ Report QA as ELIXR has it (Xu et al. 2023, arXiv:2308.01317). The evidence is wh
 for a second look.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -14,7 +13,7 @@ from client.data.clauses import Side
 from client.data.labeler import Labeler, Mention
 from client.drafting._house import House
 from client.drafting._likelihood import Likelihood, likelihood_of, log_likelihoods
-from client.drafting._sentences import sentences_of
+from client.drafting._sentences import CONCLUDES, sentences_of
 from client.drafting._swaps import Kind, Swap, swapped
 from client.drafting._witness import Limit, Ratios, Witness
 from client.reporting.reading import CLASSES, THERE, Reading, reading
@@ -27,8 +26,6 @@ __all__ = [
 
 Mark = Literal["supported", "unsupported", "contradicted", "unchecked"]
 """The last of a sentence that says nothing that can be checked."""
-CONCLUDES = re.compile(r"(?:impression|imp|summary|opinion|conclusion|beurteilung|zusammenfassung)\s*:", re.IGNORECASE)
-"""What begins the part of a report that says no finding for the first time."""
 WORDS: Mapping[Kind, str] = {"side": "on the other side", "absent": "absent", "present": "there"}
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from client.data.labeler import Labeler
 from client.data.vocabulary import FINDINGS
-from client.drafting.cases import Wording, answers, prompts
+from client.drafting.cases import Wording, answers, prompts, to_train_on
 from client.reporting.clinical import clinical
 from client.reporting.reading import Reading, present, reading
 from client.tasks import Examples, Validated
@@ -63,6 +63,9 @@ class Report(Section):
     """Reports in the block of that name. They are of training patients, and stay at the site."""
     scrub: bool = True
     """Whether comparisons with an earlier film are taken out of training texts where that film's report is not in the prompt."""
+    counterfactual: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Share of the findings that a training report calls unchanged which are taken out of the report before, and called new: a model that
+    is shown little that is new forgets to read what was there before."""
     expand: bool = False
     """Whether a film with labels and without a report is trained on one that is written from its labels, in the site's words."""
     called: dict[str, str] = {}
@@ -121,11 +124,12 @@ class Report(Section):
         """(N, T) tokens of prompt and report, and as targets those of the report; an image without one has none, and no loss."""
         from client.models.vlm import padded
 
-        writer, among, wording = _writer(net), cohort if among is None else among, self._wording(net)
+        writer, wording, train = _writer(net), self._wording(net), cohort if among is None else among
         self._refuse_another_language(cohort)
+        asked = to_train_on(cohort, wording) if among is None else cohort
         told = [
             writer.encode(prompt, answer or None, limit=self.max_tokens)
-            for prompt, answer in zip(prompts(cohort, among, wording), answers(cohort, among, wording), strict=True)
+            for prompt, answer in zip(prompts(asked, train, wording), answers(asked, train, wording), strict=True)
         ]
         ids = padded([row for row, _ in told])
         targets = ids.clone()
@@ -153,6 +157,7 @@ class Report(Section):
             with_prior="prior" in self.blocks,
             scrubs=self.scrub,
             expands={name: self.called.get(name, name) for name in self.findings} if self.expand else None,
+            counterfactual=self.counterfactual,
             finds=sight.finder(self.classifier) if self.classifier else None,
             sees=partial(sight.pooled, _writer(net)) if "similar" in self.blocks else None,
             similar=self.similar,
@@ -233,7 +238,7 @@ class Report(Section):
         return said
 
     def unlabelled(self, parts: Sequence[Features]) -> list[str]:
-        return [] if any((part.targets >= 0).any() for part in parts) else ["report"]
+        return [] if any((part.targets >= 0).any() for part in parts) else ["a report to train on (columns.report)"]
 
 
 def _writer(net: Net) -> Writer:

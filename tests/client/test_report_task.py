@@ -102,6 +102,21 @@ def test_comparisons_are_scrubbed_where_there_is_no_prior_and_kept_where_there_i
     assert given is not None and "Comparison: Left effusion." in spoken(bench, given[1])
 
 
+def test_what_stays_is_made_new_in_training_alone(bench: Bench) -> None:
+    films = cohort_of(priors=True)
+    films = replace(films, priors=tuple(prior and f"No cardiomegaly. {prior}" for prior in films.priors))
+    task = Report(max_tokens=60, counterfactual=1.0)
+    train, val = task.examples(films, bench.net), task.examples(films, bench.net, films)
+    assert train.given is not None and val.given is not None
+    assert spoken(bench, train.targets[1]) == SAID[1].replace("Unchanged", "New")
+    assert "Comparison: No cardiomegaly.\n" in spoken(bench, train.given[1])
+    assert spoken(bench, val.targets[1]) == SAID[1] and "Comparison: No cardiomegaly. Left effusion." in spoken(bench, val.given[1])
+    # What is measured against is what was reported.
+    assert train.texts == val.texts == films.reports
+    never = Report(max_tokens=60, counterfactual=0.0).examples(films, bench.net)
+    assert spoken(bench, never.targets[1]) == SAID[1]
+
+
 def test_an_image_without_a_report_has_no_loss_and_is_not_measured(bench: Bench) -> None:
     data = features.compute(bench.net, cohort_of(silent=(0, 5)), bench.task)
     losses = bench.task.losses(bench.net, data, torch.arange(12))
@@ -111,7 +126,7 @@ def test_an_image_without_a_report_has_no_loss_and_is_not_measured(bench: Bench)
     scored = bench.task.score(bench.net, data, temperature=1.0, section=EvaluationSection(bootstraps=100), seed=(0,))
     assert len(scored.drafts) == 10
     none = features.compute(bench.net, cohort_of(silent=tuple(range(12))), bench.task)
-    assert bench.task.unlabelled([none]) == ["report"] and bench.task.unlabelled([none, data]) == []
+    assert bench.task.unlabelled([none]) == ["a report to train on (columns.report)"] and bench.task.unlabelled([none, data]) == []
 
 
 def test_a_loss_is_that_of_its_row_alone_whatever_it_is_batched_with(bench: Bench) -> None:
@@ -239,6 +254,11 @@ def test_options_that_do_not_go_together_are_refused_by_name() -> None:
         ({"called": {"fluid": "pleural_effusion"}}, "called names 'fluid', which is not one of the findings"),
         ({"findings": ["fluid"], "called": {"fluid": "water"}}, "called.fluid = 'water' is not one of"),
         ({"findings": ["fluid"], "expand": True}, "of fluid it is not known which finding it is"),
+        (
+            {"blocks": ["indicaton"]},
+            "blocks.0 = 'indicaton': expected 'indication', 'prior', 'findings' or 'similar', did you mean 'indication'?",
+        ),
+        ({"counterfactual": 2}, "counterfactual = 2: expected less than or equal to 1"),
         ({"language": "fr"}, "there are no phrases of language 'fr'"),
     ):
         with pytest.raises(ConfigError, match=re.escape(words)):
