@@ -57,6 +57,11 @@ class Prompt:
             yield f"{SIMILAR}: " + " ".join(f"[{number}] ({name}) {said}" for number, (name, said) in enumerate(cited, start=1))
 
 
+def has_prior(prompt: str) -> bool:
+    """Whether there is a report of the examination before in it: no text of a hospital can look like that."""
+    return re.search(rf"\b{PRIOR}\s*:", prompt, re.IGNORECASE) is not None
+
+
 def defused(text: str) -> str:
     """On one line, without control characters, and without what a heading, a citation or a special token of a tokenizer looks like."""
     text = "".join(_shown(character) for character in text)

@@ -33,6 +33,10 @@ class Writer(Net):
         """The tokens of image, prompt and answer, and how many of them come before the answer, which has `limit` tokens at most."""
         raise NotImplementedError
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """Without special tokens."""
+        raise NotImplementedError
+
     def seen(self, images: Tensor) -> Tensor:
         """(N, 1, S, S) in [-1, 1] -> (N, d) of what the language model is shown of each image, the mean over its tokens; in main memory."""
         raise NotImplementedError
@@ -57,9 +61,13 @@ class Chooser:
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, V) -> (N,) tokens, (N,) their log-probabilities, and (N, V) of which they are the largest."""
-        ranked = logits if self.seed is None else logits + self._noise(logits, self.seed)
+        whole = logits.logsumexp(dim=-1)
+        if self.seed is None:
+            best, tokens = logits.max(dim=-1)
+            return tokens, best - whole, logits
+        ranked = logits + self._noise(logits, self.seed)
         tokens = ranked.argmax(dim=-1)
-        return tokens, logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1), ranked
+        return tokens, logits.gather(-1, tokens[:, None])[:, 0] - whole, ranked
 
     def _noise(self, logits: Tensor, seed: int) -> Tensor:
         """The largest of logits with this added is a draw of their distribution: Maddison et al. 2014, arXiv:1411.0030, section 2."""

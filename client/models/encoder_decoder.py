@@ -121,6 +121,9 @@ class EncoderDecoderNet(Writer):
         ).logits
         return logits
 
+    def text(self, tokens: Sequence[int]) -> str:
+        return self.tokens.text(tokens)
+
     def encode(self, prompt: str, answer: str | None, *, limit: int) -> tuple[list[int], int]:
         """Raises BaseModelError where the two may need more places than the decoder has."""
         tokens = self.tokens.prompt(prompt, self.begin)

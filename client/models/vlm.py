@@ -159,6 +159,9 @@ class VlmNet(Writer):
         logits: Tensor = self.model(**self._given(hidden, ids, answers), logits_to_keep=keep, use_cache=False).logits
         return logits
 
+    def text(self, tokens: Sequence[int]) -> str:
+        return self.tokens.text(tokens)
+
     def encode(self, prompt: str, answer: str | None, *, limit: int) -> tuple[list[int], int]:
         image = self.family.placeholder(self.tokens.image, self.tokens_of_image, self.size, self.model.config)
         tokens = self.tokens.prompt(prompt, image)

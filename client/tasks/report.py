@@ -7,6 +7,7 @@ film: Ramesh et al. 2022 (CXR-ReDonE), arXiv:2210.06340.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -16,6 +17,8 @@ from pydantic import Field, field_validator, model_validator
 from client.data.labeler import Labeler
 from client.data.vocabulary import FINDINGS
 from client.drafting.cases import Wording, answers, prompts, to_train_on
+from client.drafting.prompt import has_prior
+from client.drafting.scrub import scrub
 from client.reporting.clinical import clinical
 from client.reporting.reading import Reading, present, reading
 from client.tasks import Examples, Validated
@@ -62,7 +65,7 @@ class Report(Section):
     similar: Annotated[int, Field(ge=1, le=5)] = 2
     """Reports in the block of that name. They are of training patients, and stay at the site."""
     scrub: bool = True
-    """Whether comparisons with an earlier film are taken out of training texts where that film's report is not in the prompt."""
+    """Whether comparisons with an earlier film are taken out of training texts, and of drafts, where its report is not in the prompt."""
     counterfactual: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Share of the findings that a training report calls unchanged which are taken out of the report before, and called new: a model that
     is shown little that is new forgets to read what was there before."""
@@ -177,14 +180,20 @@ class Report(Section):
         return each.sum(dim=1) / (labels >= 0).sum(dim=1).clamp(min=1)
 
     def drafts(self, net: Net, features: Features, rows: Sequence[int]) -> list[Written]:
-        """What the network as it is now writes for these rows."""
+        """What the network as it is now writes for these rows; without a prior in its prompt a draft compares with nothing, by `scrub`."""
         assert features.given is not None
-        writer, written = _writer(net), []
+        writer = _writer(net)
+        written: list[Written] = []
         for start in range(0, len(rows), BATCH):
             some = np.asarray(rows[start : start + BATCH])
             prompts = [ids[(ids >= 0) & (own < 0)].tolist() for ids, own in zip(features.given[some], features.targets[some], strict=True)]
-            written += writer.write(features.hidden[some], prompts, limit=self.max_tokens)
+            written += map(partial(self._scrubbed, writer), writer.write(features.hidden[some], prompts, limit=self.max_tokens), prompts)
         return written
+
+    def _scrubbed(self, writer: Writer, draft: Written, prompt: Sequence[int]) -> Written:
+        if not self.scrub or not self.labeler.comparisons(draft.text) or has_prior(writer.text(prompt)):
+            return draft
+        return replace(draft, text=scrub(draft.text, self.labeler, language=self.language))
 
     def validated(self, net: Net, features: Features) -> Validated:
         """With `label_f1` of the first `val_drafts` patients."""

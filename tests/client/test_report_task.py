@@ -156,6 +156,24 @@ def test_what_is_learned_is_written_and_measured(bench: Bench) -> None:
     assert bench.task.validated(bench.net, data).metrics == before.metrics
 
 
+def test_a_draft_without_a_prior_compares_with_nothing_whatever_the_model_has_learned(bench: Bench) -> None:
+    raw = Report(max_tokens=40, scrub=False)
+    alone, with_prior = (features.compute(bench.net, cohort_of(priors=priors), raw) for priors in (False, True))
+    lora.write_adapter(bench.net, first_adapter(bench), name=lora.SHARED)
+    section = FitSection(steps=240, patients_per_step=8, learning_rate=2e-2)
+    parameters = lora.trainable(bench.net, name=lora.SHARED, with_head=True)
+    fit(bench.net, features.concatenate([alone, with_prior]), raw, section, parameters=parameters, seed=(0,))
+
+    def compare(task: Report, data: features.Features) -> int:
+        return sum(bool(task.labeler.comparisons(one.text)) for one in task.drafts(bench.net, data, range(12)))
+
+    assert compare(raw, alone) == compare(raw, with_prior) == 4
+    guarded = Report(max_tokens=40)
+    assert compare(guarded, alone) == 0 and compare(guarded, with_prior) == 4
+    said = guarded.drafts(bench.net, alone, [1])[0]
+    assert said.text == "Left pleural effusion.\nImpression: left effusion." and said.ended
+
+
 def test_a_round_is_answered_like_any_other(bench: Bench, tmp_path: Path) -> None:
     data = features.compute(bench.net, cohort_of(), bench.task)
     plan = Plan(run="r", recipe=bench.recipe.sha256, round=1, site="aintree", adapter=first_adapter(bench))

@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.data.labeler import Labeler
-from client.drafting.prompt import CUT, HEADINGS, MOST_NEIGHBOURS, MOST_WORDS, Prompt, bound, defused, findings_above, findings_of
+from client.drafting.prompt import (
+    CUT,
+    HEADINGS,
+    MOST_NEIGHBOURS,
+    MOST_WORDS,
+    Prompt,
+    bound,
+    defused,
+    findings_above,
+    findings_of,
+    has_prior,
+)
 from client.drafting.retrieval import Neighbour
 from client.reporting.reading import reading
 from rainhill.errors import DataError
@@ -74,6 +85,9 @@ def test_no_text_forges_a_block(indication: str, prior: str, finding: str, repor
         assert not any(f"{heading.lower()}:" in said.lower() for heading in HEADINGS)
         assert "<image>" not in said and "</s>" not in said
     assert prompt.text().count("[") == 2
+    # Also where a tokenizer makes one line of it.
+    there = any(line.startswith("Comparison: ") for line in lines)
+    assert has_prior(prompt.text()) == has_prior(" ".join(prompt.text().lower().split())) == there
 
 
 @given(st.text())
