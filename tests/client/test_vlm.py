@@ -419,7 +419,7 @@ def test_a_draft_is_that_of_a_loop_over_words_without_a_cache(folder_of: Folders
 
 def test_a_draft_ends_with_the_token_that_ends_a_text(folder_of: Folders) -> None:
     net = adapted("llava", folder_of("llava"), scope="language", size=0.0)
-    reports = ["Lungs are clear.", "No change."]
+    reports = ["Lungs are clear.", "No effusion."]
     features = features_of(net, seen("llava", 2), reports, [0, 1])
     parameters = lora.trainable(net, name=lora.SHARED, with_head=False)
     fit(net, features, TASK, FitSection(steps=120, patients_per_step=2, learning_rate=2e-2), parameters=parameters, seed=(0,))
