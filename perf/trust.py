@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 from client.data.labeler import Labeler
 from client.drafting._sentences import sentences_of
 from client.drafting.agreement import OTHERS, drawn, expected_errors
-from client.drafting.confidence import CLAIMED, ERRORS, GRAVE, Curve, Threshold, confidence_of, of_claims, risk_coverage
+from client.drafting.confidence import CLAIMED, ERRORS, GRAVE, Curve, Threshold, confidence_of, is_wrong, of_claims, risk_coverage
 from client.drafting.prompt import Prompt
 from client.drafting.quality import Evidence, House, Limit, Quality, Ratios, Witness, check, likelihood_of, ratios_of, swapped
 from client.drafting.regions import Region, occluded, overlap, score_of_sentence
@@ -32,7 +32,7 @@ from client.drafting.strangeness import Familiar, features_of
 from client.embedded import EMBEDDED
 from client.models import Writer, Written
 from client.models.vlm import Vlm
-from client.reporting.clinical import Errors, errors_of
+from client.reporting.clinical import errors_of
 from client.reporting.reading import Reading, reading
 from client.training.metrics import percentile_interval
 from rainhill.toml import read_toml
@@ -129,14 +129,14 @@ def _auroc(own: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: int) -> None:
     house = _house(site, train)
-    (known, known_errors), (sure, errors) = (_judged(site, films, house, seed) for films in (validation, test))
-    counts = np.array([one.total for one in errors])
+    (known, known_pairs), (sure, pairs) = (_judged(site, films, house, seed) for films in (validation, test))
+    counts = np.array([errors_of(*pair).total for pair in pairs])
     print(f"errors of a draft: {counts.mean():.3f}, of {len(counts)}")
     for name, values in sure.items():
         curve = risk_coverage(values, counts)
         print(f"  {name}: {_told(curve, '{:.3f}')}")
     for kind, kinds in KINDS.items():
-        known_wrong, wrong = (np.array([any(getattr(one, each) for each in kinds) for one in some]) for some in (known_errors, errors))
+        known_wrong, wrong = (np.array([is_wrong(*pair, kinds=kinds) for pair in some]) for some in (known_pairs, pairs))
         print(f"drafts with {kind}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
         for name, values in sure.items():
             if len(set(wrong)) < 2:
@@ -154,7 +154,8 @@ def _told(curve: Curve, form: str = "{:.1%}") -> str:
     return f"{found}; area under the curve {curve.area:.3f}"
 
 
-def _judged(site: Site, films: Shown, house: House, seed: int) -> tuple[dict[str, NDArray[np.float64]], list[Errors]]:
+def _judged(site: Site, films: Shown, house: House, seed: int) -> tuple[dict[str, NDArray[np.float64]], list[tuple[Reading, Reading]]]:
+    """How sure the model is of each draft, by each measure; and what draft and report say."""
     drafts = site.drafts(films)
     said, truth = (
         [reading(site.labeler, text) for text in texts]
@@ -171,7 +172,7 @@ def _judged(site: Site, films: Shown, house: House, seed: int) -> tuple[dict[str
         "least likely claim": claims,
         f"agreement with {OTHERS} drawn drafts": [-expected_errors(*each) for each in zip(said, others, strict=True)],
     }
-    return {name: np.array(values) for name, values in by.items()}, [errors_of(*each) for each in zip(said, truth, strict=True)]
+    return {name: np.array(values) for name, values in by.items()}, list(zip(said, truth, strict=True))
 
 
 def _others(site: Site, films: Shown, place: int, seed: int) -> list[Reading]:

@@ -115,7 +115,7 @@ class Threshold:
         N of each, of one draft per patient: the bound takes them for independent. DataError where they do not fit, where not exactly one of
         the two is asked for, and where no threshold keeps the promise.
         """
-        values, errors = _checked(confidences, wrong)
+        values, errors = _checked(confidences, np.asarray(wrong, dtype=np.bool_))
         if (coverage is None) == (most_wrong is None):
             raise DataError(f"coverage = {coverage} and most_wrong = {most_wrong}: one of them is to be given")
         for name, asked in (("coverage", coverage), ("most_wrong", most_wrong), ("certainty", certainty)):
@@ -183,16 +183,15 @@ class Curve:
 
 def risk_coverage(confidences: Sequence[float] | NDArray[Any], errors: Sequence[float] | NDArray[Any]) -> Curve:
     """N of each; of `errors` whether a draft is wrong, or how many it has. DataError where they do not fit."""
-    values, costs = _checked(confidences, errors, np.float64)
+    values, costs = _checked(confidences, np.asarray(errors, dtype=np.float64))
     _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
     expected = (np.bincount(group, weights=costs) / sizes)[np.sort(group)]
     kept = np.arange(1, len(values) + 1)
     return Curve(coverage=kept / len(values), error=np.cumsum(expected) / kept)
 
 
-def _checked(confidences: Sequence[float] | NDArray[Any], wrong: Sequence[float] | NDArray[Any], kind: type = np.bool_) -> tuple[Any, Any]:
+def _checked(confidences: Sequence[float] | NDArray[Any], errors: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
     values = np.asarray(confidences, dtype=np.float64)
-    errors: NDArray[Any] = np.asarray(wrong).astype(kind)
     if values.ndim != 1 or values.shape != errors.shape or not len(values):
         raise DataError(f"confidences {values.shape} of drafts {errors.shape}: expected one of each, and at least one")
     if np.isnan(values).any():

@@ -18,7 +18,7 @@ from client.drafting._language import language_of
 from client.drafting._rewriting import capital
 from client.drafting._sentences import CONCLUDES, sentences_of
 from client.reporting.changes import Spoken, changes, spoken
-from client.reporting.reading import CLASSES, THERE, reading
+from client.reporting.reading import CLASSES, findings_there, reading
 from rainhill.errors import ConfigError
 
 NEW: Mapping[str, tuple[tuple[str, str], ...]] = {
@@ -44,6 +44,8 @@ def counterfactual(pair: Pair, labeler: Labeler, *, share: float, language: str 
     """
     if language not in NEW:
         raise ConfigError(f"there are no words for what is new in language {language!r}; there are those of {', '.join(NEW)}")
+    if not pair.prior:
+        return pair
     rng = np.random.default_rng(zlib.crc32(f"{pair.prior}\0{pair.report}".encode()))
     for group in _unchanged(labeler, pair.report, language):
         if rng.random() < share:
@@ -92,8 +94,9 @@ def _without(prior: str, group: frozenset[str], labeler: Labeler, normal: str) -
     )
     kept, gone = "", False
     for one in sentences_of(prior[:concluding]):
-        follows = gone and not labeler.mentions(one.text) and bool(labeler.comparisons(one.text))
-        gone = follows or bool(group & _there(labeler, one.text))
+        mentions = labeler.mentions(one.text)
+        follows = gone and not mentions and bool(labeler.comparisons(one.text))
+        gone = follows or not group.isdisjoint(findings_there(mentions))
         if not gone:
             kept += one.before + one.text + one.end
     return f"{kept.strip()}\n{_concluded(prior[concluding:], group, labeler, normal)}".strip()
@@ -114,7 +117,7 @@ def _concluded(text: str, group: frozenset[str], labeler: Labeler, normal: str) 
 
 
 def _there(labeler: Labeler, text: str) -> frozenset[str]:
-    return frozenset(one.finding for one in labeler.mentions(text) if one.finding in CLASSES and one.state in THERE)
+    return frozenset(findings_there(labeler.mentions(text)))
 
 
 def _said(labeler: Labeler, text: str, but: Collection[str] = ()) -> dict[str, tuple[object, ...]]:

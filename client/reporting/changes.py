@@ -7,10 +7,10 @@ from typing import Literal
 
 from client.data.labeler import Labeler
 from client.data.vocabulary import tokens
-from client.reporting.reading import CLASSES, THERE
+from client.reporting.reading import CLASSES, findings_there
 
 Change = Literal["new", "unchanged"]
-WORDS: Mapping[str, Mapping[Change, str]] = {
+_WORDS: Mapping[str, Mapping[Change, str]] = {
     "en": {"new": r"new|newly", "unchanged": r"unchanged|stable|persists|persistent|persisting|again"},
     "de": {"new": r"neu\w*|erstmal\w*", "unchanged": r"unverändert\w*|stabil\w*|weiterhin|persistier\w*|bekannt\w*"},
 }
@@ -29,12 +29,12 @@ class Spoken:
 
 def spoken(labeler: Labeler, text: str, *, language: str = "en") -> Iterator[Spoken]:
     """Sentence by sentence, which joined are the text. KeyError for a language that there are no words of."""
-    words = {change: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE) for change, pattern in WORDS[language].items()}
+    words = {change: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE) for change, pattern in _WORDS[language].items()}
     last: tuple[str, ...] = ()
     for sentence in _sentences(text):
-        own = tuple(dict.fromkeys(one.finding for one in labeler.mentions(sentence) if one.finding in CLASSES and one.state in THERE))
-        denied = any(one.finding in CLASSES and one.state == "negative" for one in labeler.mentions(sentence))
-        last = own or (() if denied else last)
+        mentions = labeler.mentions(sentence)
+        denied = any(one.finding in CLASSES and one.state == "negative" for one in mentions)
+        last = findings_there(mentions) or (() if denied else last)
         yield Spoken(text=sentence, findings=last, changes=tuple(change for change, pattern in words.items() if pattern.search(sentence)))
 
 

@@ -26,6 +26,11 @@ class Reading:
     """Words that hold the examination against an earlier one."""
 
 
+def findings_there(mentions: Sequence[Mention]) -> tuple[str, ...]:
+    """That are there, or may be, in the order in which they are said."""
+    return tuple(dict.fromkeys(one.finding for one in mentions if one.finding in CLASSES and one.state in THERE))
+
+
 def reading(labeler: Labeler, text: str) -> Reading:
     mentions = labeler.mentions(text)
     there = {finding: [one for one in mentions if one.finding == finding and one.state in THERE] for finding in CLASSES}
