@@ -4,7 +4,7 @@
 
 The plain way is what a script of one's own would do: `LlavaForConditionalGeneration` with PEFT's LoRA on the same layers, `labels` and
 `pixel_values` given to its forward pass, AdamW, and `generate`. Both ways see the same films, prompts and reports in the same batches, in
-turns, and the fastest of three rounds counts. Ours drafts with the log-probability of each token, which plain `generate` does not give.
+turns, and the fastest of eight rounds counts. Ours drafts with the log-probability of each token, which plain `generate` does not give.
 """
 
 import argparse
@@ -33,7 +33,7 @@ EMBEDDED = HERE / "client/models/weights/draft_tiny"
 SOURCE = HERE / "sites/reporting/source/liverpool.toml"
 MODULES = "(q_proj|k_proj|v_proj|o_proj|out_proj|gate_proj|up_proj|down_proj|fc1|fc2|linear_1|linear_2)"
 RANK, ALPHA, LIMIT = 8, 16, 192
-ROUNDS = 3
+ROUNDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ The image goes in as pixels of our own making, since processors of several famil
 processor would write them (`_families`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,10 +173,9 @@ class VlmNet(Writer):
         # To the left, so that all go on at the same place.
         ids = torch.tensor([[PAD] * (longest - len(one)) + list(one) for one in prompts], device=device)
         given = self._given(hidden.to(device), ids, torch.zeros_like(ids, dtype=torch.bool))
-        heard: list[Tensor] = []
-        hear = _hearing(heard, Chooser(seed))
-        found = self.model.generate(**given, max_new_tokens=limit, do_sample=False, logits_processor=[hear])
-        told = torch.stack(heard, dim=1).tolist()
+        hearing = _Hearing(Chooser(seed), self.model.config.image_token_id)
+        found = self.model.generate(**given, max_new_tokens=limit, do_sample=False, logits_processor=[hearing])
+        told = torch.stack(hearing.heard, dim=1).tolist()
         answers = [self.tokens.up_to_end(one) for one in found[:, longest:].tolist()]
         return [
             Written(text=self.tokens.text(one), logprobs=tuple(logprobs[: len(one)]), ended=one[-1] in self.tokens.ends)
@@ -184,15 +183,22 @@ class VlmNet(Writer):
         ]
 
 
-def _hearing(heard: list[Tensor], choose: Chooser) -> Callable[[Tensor, Tensor], Tensor]:
-    """Keeps the log-probability of the token of each step that is taken: all logits would fill the memory."""
+class _Hearing:
+    """Keeps the log-probability of the token of each step that is taken: all logits would fill the memory.
 
-    def hear(ids: Tensor, logits: Tensor) -> Tensor:  # noqa: ARG001 - as transformers calls it
-        _, logprobs, ranked = choose(logits)
-        heard.append(logprobs)
+    A class with a method of its own, since transformers inspects the signature at every step, which takes longer than a step of a small
+    model where it has to parse that of a function's `__call__`.
+    """
+
+    def __init__(self, choose: Chooser, never: int) -> None:
+        self.choose, self.never, self.heard = choose, never, list[Tensor]()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - named as transformers names them
+        # An image cannot be written: what would stand for one has no features.
+        scores[:, self.never] = -torch.inf
+        _, logprobs, ranked = self.choose(scores)
+        self.heard.append(logprobs)
         return ranked
-
-    return hear
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -204,8 +210,7 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
 def _greedy(model: Any, ends: Sequence[int]) -> Any:
     from transformers import GenerationConfig
 
-    # An image cannot be written: what would stand for one has no features.
-    model.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=ends[0], suppress_tokens=[model.config.image_token_id])
+    model.generation_config = GenerationConfig(eos_token_id=list(ends), pad_token_id=ends[0])
     return model.eval()
 
 
