@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from client.drafting.confidence import Threshold
 from client.outcome import scored
 from client.training import lora
 from client.training.metrics import Measured, Scored
@@ -25,6 +26,8 @@ class Measurements:
 
     With more than `CROSS_SITES` sites, a site's own model is tested at home only: the square of 50 sites takes longer than their training.
     """
+    thresholds: Mapping[SiteId, Threshold]
+    """Of the sites' own models, by their validation patients: what they write below it is abstained."""
 
 
 def measure(
@@ -40,6 +43,7 @@ def measure(
     """`shared` is the federated adapter as each site has it."""
     arms: dict[SiteId, dict[Arm, Scored]] = {site: {} for site in data}
     cross: dict[str, dict[SiteId, float]] = {}
+    thresholds: dict[SiteId, Threshold] = {}
     common: dict[Arm, Mapping[SiteId, Adapter]] = {
         "base": dict.fromkeys(data, first),
         "shared": shared,
@@ -51,14 +55,18 @@ def measure(
             arms[site][arm] = score(bench, own, adapters[site])
             cross[arm][site] = _measure(bench, arms[site][arm])
     for site, own in data.items():
-        arms[site]["private"] = score(bench, own, shared[site], private.private[site])
+        with private_part(bench.net, shared[site], private.private[site], bench.recipe) as temperature:
+            arms[site]["private"] = scored(bench, own.test, site, temperature=temperature)
+            if (threshold := bench.task.threshold(bench.net, own.val)) is not None:
+                thresholds[site] = threshold
         with private_part(bench.net, local.adapters[site], local.private[site], bench.recipe) as temperature:
             arms[site]["local"] = scored(bench, own.test, site, temperature=temperature)
             cross[site] = {site: _measure(bench, arms[site]["local"])}
             others = {other: theirs for other, theirs in data.items() if other != site} if len(data) <= CROSS_SITES else {}
             for other, theirs in others.items():
                 cross[site][other] = bench.task.value(bench.net, theirs.test, bench.recipe.evaluation)
-    return Measurements(arms=arms, cross_site={row: cross[row] for row in ("base", *data, "shared", "pooled")})
+    rows = ("base", *data, "shared", "pooled")
+    return Measurements(arms=arms, cross_site={row: cross[row] for row in rows}, thresholds=thresholds)
 
 
 def score(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Scored:

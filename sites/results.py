@@ -4,19 +4,20 @@ import math
 import platform
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 import rainhill
+from client.drafting.confidence import Threshold
 from client.privacy import accountant, budget
 from client.privacy.accountant import NEIGHBOURS, UNIT
 from client.privacy.events import Joined
 from client.privacy.ledger import Ledger
 from client.tasks import Task
-from client.training.metrics import Measured, Scored
+from client.training.metrics import Drafted, Measured, Scored
 from client.workbench import Bench
 from rainhill.messages import RoundRecord, SiteId
 from sites.arms import ARMS, Arm
@@ -48,6 +49,7 @@ def site_results(
     curve: dict[str, Any],
     private: dict[str, Any],
     confidence: float,
+    threshold: Threshold | None,
 ) -> dict[str, Any]:
     measure = task.measure
     entry: dict[str, Any] = {
@@ -72,12 +74,33 @@ def site_results(
         entry |= {"differences": {}, "verdict": "no different", "recovered": None}
     entry["verdict_text"] = verdict_text(site.title, entry)
     if arms["base"].drafts:
-        entry["drafts"] = drafts(own, arms)
+        entry["drafts"] = drafts(own, arms, threshold)
+    if threshold is not None:
+        entry["abstention"] = abstention(threshold, arms["private"].drafts)
     return entry
 
 
-def drafts(own: SiteData, arms: Mapping[Arm, Scored]) -> list[dict[str, Any]]:
-    """A few test patients' reports beside what each model wrote for the same film."""
+def abstention(threshold: Threshold, found: Sequence[Drafted]) -> dict[str, Any]:
+    """What the site's own model would keep of its test drafts, by how sure it was, at the threshold of the validation patients."""
+    kept = [one for one in found if not threshold.abstains(one.sure)]
+    return {
+        "validation": {
+            "drafts": threshold.of,
+            "kept": threshold.kept,
+            "wrong": threshold.wrong,
+            "most_wrong": number(threshold.most_wrong),
+        },
+        "test": {
+            "drafts": len(found),
+            "wrong": sum(one.wrong for one in found),
+            "kept": len(kept),
+            "kept_wrong": sum(one.wrong for one in kept),
+        },
+    }
+
+
+def drafts(own: SiteData, arms: Mapping[Arm, Scored], threshold: Threshold | None) -> list[dict[str, Any]]:
+    """A few test patients' reports beside what each model wrote for the same film, and whether the site's own abstains from its."""
     films = own.cohort.part("test")
     rows = [row for row, text in enumerate(films.reports) if text.strip()]
     first = {int(films.patients[row]): place for place, row in reversed(list(enumerate(rows)))}
@@ -88,7 +111,8 @@ def drafts(own: SiteData, arms: Mapping[Arm, Scored]) -> list[dict[str, Any]]:
             "indication": films.indications[rows[place]],
             "prior": films.priors[rows[place]],
             "reference": films.reports[rows[place]],
-            **{arm: arms[arm].drafts[place] for arm in ARMS},
+            **{arm: arms[arm].drafts[place].text for arm in ARMS},
+            "abstained": threshold is not None and threshold.abstains(arms["private"].drafts[place].sure),
         }
         for place in shown
     ]

@@ -23,6 +23,8 @@ class Run:
 class Draft:
     by: str
     runs: Sequence[Run]
+    abstained: bool
+    """Whether the model was less sure of it than of what it keeps."""
 
     @property
     def same(self) -> bool:
@@ -48,7 +50,10 @@ def beside(case: Mapping[str, Any]) -> Beside:
         indication=str(case["indication"]),
         prior=str(case["prior"]),
         reference=reference,
-        drafts=[Draft(by=title, runs=marked(str(case[arm]), reference)) for arm, title in SHOWN],
+        drafts=[
+            Draft(by=title, runs=marked(str(case[arm]), reference), abstained=arm == "private" and bool(case.get("abstained")))
+            for arm, title in SHOWN
+        ],
     )
 
 

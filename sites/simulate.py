@@ -200,6 +200,7 @@ def _site_entries(
             curve={arm: results.curve(history, name, arms.validated(bench, adapter, own)) for arm, (adapter, history) in ends.items()},
             private={"steps": private.private[name].steps, "temperature": round(private.private[name].temperature, 4)},
             confidence=bench.recipe.evaluation.confidence,
+            threshold=found.thresholds.get(name),
         )
     return entries
 
@@ -217,8 +218,12 @@ def _source_entry(bench: Bench, source: Site | None, before: Scored | None, afte
     if source is None or before is None or after is None:
         return None
     told = results.scored(before, bench.recipe.evaluation.confidence)
-    same = told == results.scored(after, bench.recipe.evaluation.confidence) and before.drafts == after.drafts
+    same = told == results.scored(after, bench.recipe.evaluation.confidence) and _texts(before) == _texts(after)
     return {"site": source.name, "title": source.title, **told, "unchanged": same}
+
+
+def _texts(scored: Scored) -> list[str]:
+    return [draft.text for draft in scored.drafts]
 
 
 def _what_was_run(run: Run, bench: Bench) -> dict[str, Any]:

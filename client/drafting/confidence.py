@@ -37,14 +37,15 @@ class Confidence:
     """By the log-probabilities of a draft's tokens."""
 
     least: float
-    """Of the least likely token: one wrong word makes a wrong report, however sure all others are."""
+    """Of the least likely token."""
     mean: float
+    """Over all tokens."""
     ended: bool
 
     @property
     def value(self) -> float:
-        """By which drafts are ranked; of one that was cut at the limit -inf, for nobody knows what else it would have said."""
-        return self.least if self.ended else -np.inf
+        """By which drafts are ranked: the mean; of one that was cut at the limit -inf, for nobody knows what else it would have said."""
+        return self.mean if self.ended else -np.inf
 
 
 def confidence_of(written: "Written") -> Confidence:

@@ -104,6 +104,9 @@ class Findings(Section):
 
         return self.fit_temperature(logits(net, features.hidden), features.targets.numpy())
 
+    def threshold(self, net: Net, features: Features) -> None:  # noqa: ARG002 - it writes nothing
+        return None
+
     def fit_temperature(self, values: Array, targets: Array) -> float:
         """The T that makes logits / T most likely. Guo et al. 2017, arXiv:1706.04599."""
         from scipy.optimize import minimize_scalar

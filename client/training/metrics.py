@@ -33,6 +33,17 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drafted:
+    """What was written of one image, held against its report."""
+
+    text: str
+    sure: float
+    """How sure the model was: `client.drafting.confidence.Confidence.value`."""
+    wrong: bool
+    """Whether it has a finding that the report has not, misses one or has one on another side."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scored:
     """One model on one cohort: per metric the mean over findings, and each finding."""
 
@@ -40,8 +51,8 @@ class Scored:
     findings: Mapping[str, Mapping[str, Measured]]
     left_out: tuple[str, ...]
     """Findings with too few positive or negative images to count."""
-    drafts: tuple[str, ...] = ()
-    """What was written, of a task that writes, for each image that has a report to hold it against."""
+    drafts: tuple[Drafted, ...] = ()
+    """Of a task that writes, for each image that has a report to hold them against."""
 
 
 def score(

@@ -123,6 +123,19 @@ def test_drafts_stand_beside_the_reports_that_were_signed(run: Path) -> None:
         assert sum(case["private"] == case["reference"] for case in site["drafts"]) >= len(site["drafts"]) / 2
 
 
+def test_how_many_drafts_a_sites_model_abstains_from_is_counted_on_validation_and_test_patients(run: Path) -> None:
+    for site in json.loads((run / "results.json").read_text())["sites"].values():
+        told, own = site["abstention"]["validation"], site["abstention"]["test"]
+        assert told["drafts"] == site["patients"]["val"] and own["drafts"] == site["images"]["test"]
+        # One draft per patient, of which those above the threshold are kept: four in five, and fewer where some are equally sure.
+        assert 0 < told["kept"] <= 0.8 * told["drafts"] and 0 <= told["wrong"] <= told["kept"]
+        assert told["wrong"] / told["kept"] < told["most_wrong"] <= 1
+        assert own["kept"] <= own["drafts"] and own["kept_wrong"] <= min(own["kept"], own["wrong"])
+        assert {case["abstained"] for case in site["drafts"]} <= {True, False}
+    page = (run / "report.html").read_text()
+    assert f"Of all {own['drafts']} test drafts of the adapted model {own['wrong']} have a false" in page
+
+
 class Sections(HTMLParser):
     """Ids of headings, and the words within `ins` and `del`."""
 
@@ -170,6 +183,8 @@ def test_words_are_marked_that_one_of_both_has() -> None:
     assert [(run.kind, run.words) for run in marked("", "Clear.")] == [("missing", "Clear.")]
     case = {"film": 3, "indication": "", "prior": "", "reference": "Clear.", "base": "Clear.", "private": "Wet."}
     assert [draft.same for draft in beside(case).drafts] == [True, False]
+    assert not any(draft.abstained for draft in beside(case).drafts)
+    assert [draft.abstained for draft in beside(case | {"abstained": True}).drafts] == [False, True]
 
 
 def test_a_recipe_that_ships_with_rainhill_brings_its_sites() -> None:
