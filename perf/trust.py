@@ -127,18 +127,36 @@ def _auroc(own: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(roc_auc_score(np.repeat([0, 1], [len(own), len(other)]), np.concatenate([own, other])))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """Drafts of some films, by what they and their reports say."""
+
+    pairs: list[tuple[Reading, Reading]]
+    others: list[list[Reading]]
+    sure: dict[str, NDArray[np.float64]]
+    """How sure the model is of each, by each measure that is the same for all errors."""
+
+    def agreement(self, kinds: Sequence[str]) -> NDArray[np.float64]:
+        drafts = [draft for draft, _ in self.pairs]
+        return np.array([-expected_errors(draft, some, kinds=kinds) for draft, some in zip(drafts, self.others, strict=True)])
+
+    def by(self, kinds: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        return {**self.sure, f"agreement with {OTHERS} drawn drafts": self.agreement(kinds)}
+
+
 def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: int) -> None:
     house = _house(site, train)
-    (known, known_pairs), (sure, pairs) = (_judged(site, films, house, seed) for films in (validation, test))
-    counts = np.array([errors_of(*pair).total for pair in pairs])
+    before, judged = (_judged(site, films, house, seed) for films in (validation, test))
+    counts = np.array([errors_of(*pair).total for pair in judged.pairs])
     print(f"errors of a draft: {counts.mean():.3f}, of {len(counts)}")
-    for name, values in sure.items():
+    for name, values in judged.by(ERRORS).items():
         curve = risk_coverage(values, counts)
         print(f"  {name}: {_told(curve, '{:.3f}')}")
     for kind, kinds in KINDS.items():
-        known_wrong, wrong = (np.array([is_wrong(*pair, kinds=kinds) for pair in some]) for some in (known_pairs, pairs))
+        known_wrong, wrong = (np.array([is_wrong(*pair, kinds=kinds) for pair in one.pairs]) for one in (before, judged))
         print(f"drafts with {kind}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
-        for name, values in sure.items():
+        known = before.by(kinds)
+        for name, values in judged.by(kinds).items():
             if len(set(wrong)) < 2:
                 continue
             print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong])}")
@@ -154,8 +172,7 @@ def _told(curve: Curve, form: str = "{:.1%}") -> str:
     return f"{found}; area under the curve {curve.area:.3f}"
 
 
-def _judged(site: Site, films: Shown, house: House, seed: int) -> tuple[dict[str, NDArray[np.float64]], list[tuple[Reading, Reading]]]:
-    """How sure the model is of each draft, by each measure; and what draft and report say."""
+def _judged(site: Site, films: Shown, house: House, seed: int) -> Judged:
     drafts = site.drafts(films)
     said, truth = (
         [reading(site.labeler, text) for text in texts]
@@ -165,14 +182,15 @@ def _judged(site: Site, films: Shown, house: House, seed: int) -> tuple[dict[str
     claims = [
         of_claims(ratios_of(draft.text, _witness(site, films, place, house, None), site.labeler)) for place, draft in enumerate(drafts)
     ]
-    others = [_others(site, films, place, seed) for place in range(len(drafts))]
-    by = {
-        "least likely token": [one.value for one in sure],
-        "mean of all tokens": [one.mean for one in sure],
-        "least likely claim": claims,
-        f"agreement with {OTHERS} drawn drafts": [-expected_errors(*each) for each in zip(said, others, strict=True)],
-    }
-    return {name: np.array(values) for name, values in by.items()}, list(zip(said, truth, strict=True))
+    return Judged(
+        pairs=list(zip(said, truth, strict=True)),
+        others=[_others(site, films, place, seed) for place in range(len(drafts))],
+        sure={
+            "least likely token": np.array([one.value for one in sure]),
+            "mean of all tokens": np.array([one.mean for one in sure]),
+            "least likely claim": np.array(claims),
+        },
+    )
 
 
 def _others(site: Site, films: Shown, place: int, seed: int) -> list[Reading]:
@@ -340,6 +358,8 @@ def main() -> None:
     if not (options.weights / "config.json").is_file():
         print(f"{options.weights}: no model there, so nothing is said of drafts")
         return
+    # Steps of a small model, which more threads make no faster.
+    torch.set_num_threads(1)
     net = Vlm().load(options.weights, outputs={}, last_blocks=None).requires_grad_(False).eval()
     assert isinstance(net, Writer)
     site = Site(net=net, config=config_of(HOME), labeler=Labeler())

@@ -22,6 +22,9 @@ class Films:
     images: NDArray[np.uint8]
     """(N, 128, 128), [-1, 1] as 0 to 255."""
     labels: NDArray[np.float32]
+    """(N, F) of 0 and 1, in the order of `phantom.FINDINGS`."""
+    severities: NDArray[np.float32]
+    """(N, F) in [0, 1]; 0 where the finding is not there."""
     patches: NDArray[np.bool_]
     """(N, patches, F): which findings lie in which patch."""
 
@@ -60,8 +63,12 @@ def draw_films(config: PhantomConfig, cases: Sequence[Case], *, threads: int = 2
 
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(some, chunks))
-    labels = np.stack([phantom.labels(case) for case in cases]).astype(np.float32)
-    return Films(images=np.concatenate([a for a, _ in parts]), labels=labels, patches=np.concatenate([b for _, b in parts]))
+    return Films(
+        images=np.concatenate([images for images, _ in parts]),
+        labels=np.stack([phantom.labels(case) for case in cases]).astype(np.float32),
+        severities=np.stack([phantom.severities(case) for case in cases]),
+        patches=np.concatenate([patches for _, patches in parts]),
+    )
 
 
 def _patches(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

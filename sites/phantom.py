@@ -52,6 +52,12 @@ def labels(case: Case) -> NDArray[np.int8]:
     return np.array([name in present for name in FINDINGS], np.int8)
 
 
+def severities(case: Case) -> NDArray[np.float32]:
+    """(F,) in [0, 1]; 0 where the finding is not there."""
+    found = {finding.name: finding.severity for finding in case.findings}
+    return np.array([found.get(name, 0.0) for name in FINDINGS], np.float32)
+
+
 def _draw(cases: Sequence[Case], size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     chest = thorax(cases, size)
     body = chest.body
@@ -74,4 +80,4 @@ def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.int16]:
     return np.where(np.any(columns, axis=2)[..., None], np.stack([left, top, right, bottom], axis=2), 0).astype(np.int16)
 
 
-__all__ = ["FINDINGS", "Case", "Exposure", "Finding", "Patient", "Rendered", "draw_patients", "labels", "render"]
+__all__ = ["FINDINGS", "Case", "Exposure", "Finding", "Patient", "Rendered", "draw_patients", "labels", "render", "severities"]

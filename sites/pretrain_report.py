@@ -1,8 +1,9 @@
 """Trains the embedded model that drafts reports, from nothing, on phantoms of its home: `python -m sites.pretrain_report --out DIR`.
 
-A tiny LLaVA with its own tokenizer. First its eyes learn which findings a film and each of its patches show (the phantoms know; the heads
-for that are thrown away), then the rest of it learns to write of what they see. Most reports are in the home hospital's style, some in
-those of other departments, so that the model has met their words.
+A tiny LLaVA with its own tokenizer. First its eyes learn on a teaching collection, in which each finding is frequent, what a film shows,
+how grave it is and in which patches (the phantoms know; the heads for that are thrown away). Then the rest of it learns to write of what
+they see on the films of other patients, with findings as frequent as they are there: so it learns how far its eyes can be trusted. Half of
+the reports are in the home hospital's style, the others in those of other departments, so that the model has met their words.
 """
 
 import sys
@@ -30,7 +31,7 @@ from rainhill.toml import read_toml
 from sites import phantom, report_text
 from sites.cases import Case, Patient
 from sites.films import PATCH, PIXELS, Films, draw_films
-from sites.hospital import HospitalConfig, draw
+from sites.hospital import HospitalConfig, PhantomConfig, draw
 from sites.phantom import FINDINGS
 from sites.pretrain import augment
 from sites.report_text import Style
@@ -40,11 +41,13 @@ HELD_OUT = 300  # patients
 IMAGE, END = "<image>", "</s>"
 VOCABULARY = 768
 LIMIT = 192
+COMMON = 0.25
+"""Share of the films of the teaching collection that show each finding."""
 AT_HOME = 0.5
 """Share of the reports that are in the home hospital's style."""
-WITH_PRIOR = 0.6
+WITH_PRIOR = 0.75
 """Of the films that have one before them, the share whose report compares with it, and has its report in the prompt."""
-IMAGINED = 0.4
+IMAGINED = 0.6
 """Of the others, the share whose report compares with a film that was never taken."""
 WITH_FINDINGS = 0.25
 """Share of the prompts that say what a classifier found."""
@@ -150,44 +153,50 @@ def as_writer(model: Any, tokenizer: Any) -> VlmNet:
 
 
 class Eyes(nn.Module):
-    """The vision tower with two heads that are thrown away: what the film shows, and what each patch does."""
+    """The vision tower with three heads that are thrown away: what the film shows, how grave that is, and what each patch shows."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.tower, width = model.model.vision_tower, model.config.vision_config.hidden_size
-        self.whole, self.each = nn.Linear(width, len(FINDINGS)), nn.Linear(width, len(FINDINGS))
+        self.whole, self.grave, self.each = (nn.Linear(width, len(FINDINGS)) for _ in range(3))
 
     def tokens(self, images: Tensor) -> Tensor:
         """(N, 1, S, S) -> (N, patches, width), which the language model may read."""
         found: Tensor = self.tower(images, output_hidden_states=True).hidden_states[-1][:, 1:]
         return found
 
-    def loss(self, images: Tensor, labels: Tensor, patches: Tensor) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor, severities: Tensor, patches: Tensor) -> Tensor:
         tokens = self.tokens(images)
-        loss = binary_cross_entropy_with_logits(self.whole(tokens.amax(dim=1)), labels)
-        return loss + 2.0 * binary_cross_entropy_with_logits(self.each(tokens), patches.float())
+        most = tokens.amax(dim=1)
+        there = binary_cross_entropy_with_logits(self.whole(most), labels)
+        where = binary_cross_entropy_with_logits(self.each(tokens), patches.float())
+        off = (self.grave(most).sigmoid() - severities).square()[labels > 0].mean() if labels.any() else torch.zeros(())
+        return there + 2.0 * where + 10.0 * off
 
 
-def train(
-    net: VlmNet, data: Films, films: Sequence[Film], *, home: Style, seed: int, looking: int, writing: int, batch: int, rate: float
-) -> Iterator[tuple[str, float]]:
-    """So many epochs of looking, then of writing with eyes that move no more; yields what an epoch was of and its mean loss."""
+def look(model: Any, data: Films, *, seed: int, epochs: int, batch: int, rate: float) -> Iterator[float]:
+    """Trains the model's eyes; yields the mean loss of each epoch."""
+    generator, eyes = torch.Generator().manual_seed(seed), Eyes(model)
+    labels, severities, patches = map(torch.from_numpy, (data.labels, data.severities, data.patches))
+
+    def loss(rows: Tensor) -> Tensor:
+        return eyes.loss(augment(data.batch(rows.numpy()), generator), labels[rows], severities[rows], patches[rows])
+
+    return _epochs(loss, [eyes], len(data.images), epochs=epochs, batch=batch, rate=rate, generator=generator)
+
+
+def write(
+    net: VlmNet, data: Films, films: Sequence[Film], *, home: Style, seed: int, epochs: int, batch: int, rate: float
+) -> Iterator[float]:
+    """Trains the rest of the model to write of what its eyes see, which move no more; yields the mean loss of each epoch."""
     generator, rng, inner = torch.Generator().manual_seed(seed), np.random.default_rng(seed), net.model.model
-    eyes, labels, patches = Eyes(net.model), torch.from_numpy(data.labels), torch.from_numpy(data.patches)
+    seen = _seen(Eyes(net.model), data)
 
-    def look(rows: Tensor) -> Tensor:
-        return eyes.loss(augment(data.batch(rows.numpy()), generator), labels[rows], patches[rows])
-
-    for loss in _epochs(look, [eyes], len(films), epochs=looking, batch=batch, rate=rate, generator=generator):
-        yield "looking", loss
-    seen = _seen(eyes, data)
-
-    def write(rows: Tensor) -> Tensor:
+    def loss(rows: Tensor) -> Tensor:
         return _writing(net, inner.multi_modal_projector(seen[rows].float()), [films[int(row)] for row in rows], rng, home)
 
     voice = [inner.multi_modal_projector, inner.language_model]
-    for loss in _epochs(write, voice, len(films), epochs=writing, batch=batch, rate=rate, generator=generator):
-        yield "writing", loss
+    return _epochs(loss, voice, len(films), epochs=epochs, batch=batch, rate=rate, generator=generator)
 
 
 def _epochs(
@@ -239,7 +248,7 @@ def _writing(net: VlmNet, features: Tensor, films: Sequence[Film], rng: np.rando
         answers = (torch.arange(ids.shape[1]) >= torch.tensor([[told[row][1]] for row in rows])) & (ids >= 0)
         logits = net(features[rows], ids, answers)
         labels = ids.masked_fill(~answers, -100)[:, ids.shape[1] - logits.shape[1] + 1 :]
-        total = total + cross_entropy(logits[:, :-1].transpose(1, 2), labels, ignore_index=-100, reduction="sum")
+        total = total + cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
         tokens += int(answers.sum())
     return total / tokens
 
@@ -264,8 +273,22 @@ def measured(net: VlmNet, data: Films, films: Sequence[Film], *, home: Style) ->
     return {"label F1": found.means["label_f1"].value, **each, "word for word": exact}
 
 
+def collection(config: PhantomConfig, patients: int) -> PhantomConfig:
+    """The teaching collection: other patients of the hospital, chosen for what they have."""
+    often = config.population.model_copy(update={"prevalence": dict.fromkeys(FINDINGS, COMMON)})
+    return config.model_copy(update={"population": often, "patients": patients, "test_patients": 0, "seed": config.seed + 10_000})
+
+
 def card(
-    folder: Path, found: dict[str, float], *, seed: int, films: int, parameters: int, looking: int, writing: int, seconds: float
+    folder: Path,
+    found: dict[str, float],
+    *,
+    seed: int,
+    films: tuple[int, int],
+    parameters: int,
+    looking: int,
+    writing: int,
+    seconds: float,
 ) -> str:
     rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in found.items())
     return f"""# draft-tiny
@@ -277,9 +300,9 @@ eyes of four layers, a language model of two, width 64) with a byte-level BPE to
 - Input: (1, 128, 128) in [-1, 1], bone bright, and a prompt: indication, the report of the film before where there is one, and in a
   quarter of the training what a classifier finds.
 - Output: findings and impression.
-- Trained on {films} films of `sites/reporting/source/liverpool.toml`, a department that digitises film and takes part in no run:
-  {looking} epochs of looking, with heads on film and patches that are not kept, and {writing} of writing. {AT_HOME:.0%} of the reports
-  are in that department's style, the others in those of four more departments.
+- Trained on films of `sites/reporting/source/liverpool.toml`, a department that digitises film and takes part in no run: {looking} epochs
+  of looking at {films[0]} of a teaching collection, in which every finding is frequent, with heads that are not kept; and {writing} of
+  writing on {films[1]} others. {AT_HOME:.0%} of the reports are in that department's style, the others in those of four more departments.
 - Made by `python -m sites.pretrain_report --out DIR --seed {seed}` in {seconds / 60:.0f} minutes on one core. Training is
   deterministic for one seed, number of threads, machine and set of library versions; elsewhere expect the same to rounding.
 - Pinned as sha256 `{digest(folder)}`,
@@ -296,13 +319,14 @@ F1 of the labels that are read in drafts, on films of patients of the same hospi
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--patients", default=9000, show_default=True, help="Patients of the home hospital to train on.")
-@click.option("--looking", default=16, show_default=True, help="Epochs.")
-@click.option("--writing", default=10, show_default=True, help="Epochs.")
+@click.option("--collected", default=12000, show_default=True, help="Patients of the teaching collection, to learn looking on.")
+@click.option("--patients", default=9000, show_default=True, help="Patients of the home hospital, to learn writing on.")
+@click.option("--looking", default=40, show_default=True, help="Epochs.")
+@click.option("--writing", default=14, show_default=True, help="Epochs.")
 @click.option("--batch", default=64, show_default=True)
 @click.option("--rate", default=2e-3, show_default=True, help="Peak learning rate.")
 @click.option("--threads", default=1, show_default=True)
-def main(out: Path, seed: int, patients: int, looking: int, writing: int, batch: int, rate: float, threads: int) -> None:
+def main(out: Path, seed: int, collected: int, patients: int, looking: int, writing: int, batch: int, rate: float, threads: int) -> None:
     """Draws the home hospital, trains the model on it and saves it with its card."""
     began = time.monotonic()
     torch.set_num_threads(threads)
@@ -311,21 +335,32 @@ def main(out: Path, seed: int, patients: int, looking: int, writing: int, batch:
     if config is None:
         raise click.ClickException(f"{SOURCE}: has no [phantom]")
     known, test = draw(config.model_copy(update={"patients": patients, "test_patients": HELD_OUT}), seed=seed)
-    data, held_out = (draw_films(config, [case for patient in part for case in patient.cases], threads=threads) for part in (known, test))
-    click.echo(f"{len(data.images)} films drawn in {time.monotonic() - began:.0f} s", err=True)
+    shown, _ = draw(collection(config, collected), seed=seed)
     films, rng = films_of(known), np.random.default_rng(seed)
+    taught, data, held_out = (
+        draw_films(config, [case for patient in part for case in patient.cases], threads=threads) for part in (shown, known, test)
+    )
+    click.echo(f"{len(taught.images)} and {len(films)} films drawn in {time.monotonic() - began:.0f} s", err=True)
     tokenizer = tokenizer_of([text for film in films[:4000] for text in written(film, rng, config.report)])
     net = as_writer(untrained(tokenizer, seed), tokenizer)
-    for kind, loss in train(net, data, films, home=config.report, seed=seed, looking=looking, writing=writing, batch=batch, rate=rate):
-        click.echo(f"{kind}: loss {loss:.4f}, {time.monotonic() - began:.0f} s", err=True)
+    for loss in look(net.model, taught, seed=seed, epochs=looking, batch=batch, rate=rate):
+        click.echo(f"looking: loss {loss:.4f}, {time.monotonic() - began:.0f} s", err=True)
+    for loss in write(net, data, films, home=config.report, seed=seed, epochs=writing, batch=batch, rate=rate):
+        click.echo(f"writing: loss {loss:.4f}, {time.monotonic() - began:.0f} s", err=True)
     found = measured(net, held_out, films_of(test), home=config.report)
     net.model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     # Nobody reads it: what generates has its own settings.
     (out / "generation_config.json").unlink(missing_ok=True)
-    count = sum(weight.numel() for weight in net.model.parameters())
     text = card(
-        out, found, seed=seed, films=len(data.images), parameters=count, looking=looking, writing=writing, seconds=time.monotonic() - began
+        out,
+        found,
+        seed=seed,
+        films=(len(taught.images), len(films)),
+        parameters=sum(weight.numel() for weight in net.model.parameters()),
+        looking=looking,
+        writing=writing,
+        seconds=time.monotonic() - began,
     )
     (out / "README.md").write_text(text, encoding="utf-8")
     for name, value in found.items():

@@ -18,7 +18,8 @@ from sites import pretrain_report
 from sites.cli import RECIPES
 from sites.films import Films, draw_films
 from sites.hospital import HospitalConfig, draw
-from sites.pretrain_report import Film, films_of, measured, tokenizer_of, train, untrained, written
+from sites.phantom import FINDINGS
+from sites.pretrain_report import Film, collection, films_of, look, measured, tokenizer_of, untrained, write, written
 
 WEIGHTS = Path(client.__file__).parent / "models" / "weights" / "draft_tiny"
 
@@ -63,14 +64,38 @@ def test_training_is_the_same_twice_and_lowers_the_loss(known: tuple[Films, list
         rng = np.random.default_rng(0)
         tokenizer = tokenizer_of([text for film in films for text in written(film, rng, "prose")])
         net = pretrain_report.as_writer(untrained(tokenizer, 3), tokenizer)
-        told = list(train(net, data, films, home="prose", seed=3, looking=2, writing=3, batch=8, rate=2e-3))
-        runs.append((told, net.model.lm_head.weight.detach().clone(), net))
-    assert runs[0][0] == runs[1][0] and torch.equal(runs[0][1], runs[1][1])
-    assert [kind for kind, _ in runs[0][0]] == ["looking"] * 2 + ["writing"] * 3
-    losses = [loss for _, loss in runs[0][0]]
-    assert losses[1] < losses[0] and losses[4] < losses[3] < losses[2]
-    found = measured(runs[0][2], data, films, home="prose")
+        blind = net.prefix(data.batch(slice(None))).detach()
+        looked = list(look(net.model, data, seed=3, epochs=2, batch=8, rate=2e-3))
+        seen = net.prefix(data.batch(slice(None))).detach()
+        voiced = list(write(net, data, films, home="prose", seed=3, epochs=3, batch=8, rate=2e-3))
+        runs.append((looked, voiced, net.model.lm_head.weight.detach().clone(), net))
+        assert not torch.equal(blind, seen)
+    (looked, voiced, weight, net), other = runs[0], runs[1]
+    assert (looked, voiced) == other[:2] and torch.equal(weight, other[2])
+    assert looked[1] < looked[0] and voiced[2] < voiced[1] < voiced[0]
+    found = measured(net, data, films, home="prose")
     assert 0 <= found["label F1"] <= 1 and 0 <= found["word for word"] <= 1
+
+
+def test_writing_leaves_the_eyes_as_they_were(known: tuple[Films, list[Film]]) -> None:
+    data, films = known
+    tokenizer = tokenizer_of([text for film in films for text in written(film, np.random.default_rng(0), "prose")])
+    net = pretrain_report.as_writer(untrained(tokenizer, 3), tokenizer)
+    before = {key: one.clone() for key, one in net.model.state_dict().items()}
+    list(write(net, data, films, home="prose", seed=3, epochs=1, batch=8, rate=2e-3))
+    moved = {key for key, one in net.model.state_dict().items() if not torch.equal(one, before[key])}
+    assert moved and not any("vision_tower" in key for key in moved)
+
+
+def test_in_the_teaching_collection_every_finding_is_frequent_and_nobody_is_of_the_others() -> None:
+    config = read_toml(pretrain_report.SOURCE, HospitalConfig).phantom
+    assert config is not None
+    taught, _ = draw(collection(config, 400), seed=0)
+    home, _ = draw(config.model_copy(update={"patients": 400}), seed=0)
+    shown = [{finding.name for finding in patient.cases[0].findings} for patient in taught]
+    for name in FINDINGS:
+        assert 0.15 < np.mean([name in each for each in shown]) < 0.35, name
+    assert not {case.seed for patient in taught for case in patient.cases} & {case.seed for patient in home for case in patient.cases}
 
 
 @pytest.fixture(scope="module")
