@@ -186,8 +186,8 @@ def _judged(site: Site, films: Shown, house: House, seed: int) -> Judged:
         pairs=list(zip(said, truth, strict=True)),
         others=[_others(site, films, place, seed) for place in range(len(drafts))],
         sure={
-            "least likely token": np.array([one.value for one in sure]),
-            "mean of all tokens": np.array([one.mean for one in sure]),
+            "least likely token": np.array([one.least for one in sure]),
+            "mean of all tokens": np.array([one.value for one in sure]),
             "least likely claim": np.array(claims),
         },
     )
