@@ -358,7 +358,7 @@ def main() -> None:
     if not (options.weights / "config.json").is_file():
         print(f"{options.weights}: no model there, so nothing is said of drafts")
         return
-    # Steps of a small model, which more threads make no faster.
+    # So that it can run beside others: threads that wait for one another on shared cores cost more than they give.
     torch.set_num_threads(1)
     net = Vlm().load(options.weights, outputs={}, last_blocks=None).requires_grad_(False).eval()
     assert isinstance(net, Writer)

@@ -160,18 +160,20 @@ class Eyes(nn.Module):
         self.tower, width = model.model.vision_tower, model.config.vision_config.hidden_size
         self.whole, self.grave, self.each = (nn.Linear(width, len(FINDINGS)) for _ in range(3))
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """(N, 1, S, S) -> (N, patches, width), which the language model may read."""
-        found: Tensor = self.tower(images, output_hidden_states=True).hidden_states[-1][:, 1:]
-        return found
-
     def loss(self, images: Tensor, labels: Tensor, severities: Tensor, patches: Tensor) -> Tensor:
-        tokens = self.tokens(images)
+        tokens = _tokens(self.tower, images)
         most = tokens.amax(dim=1)
         there = binary_cross_entropy_with_logits(self.whole(most), labels)
         where = binary_cross_entropy_with_logits(self.each(tokens), patches.float())
         off = (self.grave(most).sigmoid() - severities).square()[labels > 0].mean() if labels.any() else torch.zeros(())
+        # A square of what is off by a sixth or so is little beside the others.
         return there + 2.0 * where + 10.0 * off
+
+
+def _tokens(tower: Any, images: Tensor) -> Tensor:
+    """(N, 1, S, S) -> (N, patches, width), which the language model may read."""
+    found: Tensor = tower(images, output_hidden_states=True).hidden_states[-1][:, 1:]
+    return found
 
 
 def look(model: Any, data: Films, *, seed: int, epochs: int, batch: int, rate: float) -> Iterator[float]:
@@ -190,7 +192,7 @@ def write(
 ) -> Iterator[float]:
     """Trains the rest of the model to write of what its eyes see, which move no more; yields the mean loss of each epoch."""
     generator, rng, inner = torch.Generator().manual_seed(seed), np.random.default_rng(seed), net.model.model
-    seen = _seen(Eyes(net.model), data)
+    seen = _seen(inner.vision_tower, data)
 
     def loss(rows: Tensor) -> Tensor:
         return _writing(net, inner.multi_modal_projector(seen[rows].float()), [films[int(row)] for row in rows], rng, home)
@@ -233,9 +235,9 @@ def _epochs(
 
 
 @torch.no_grad()
-def _seen(eyes: Eyes, data: Films) -> Tensor:
+def _seen(tower: Any, data: Films) -> Tensor:
     """(N, patches, width) tokens of the films as they are, in half the room."""
-    return torch.cat([eyes.tokens(data.batch(slice(start, start + 256))).bfloat16() for start in range(0, len(data.images), 256)])
+    return torch.cat([_tokens(tower, data.batch(slice(start, start + 256))).bfloat16() for start in range(0, len(data.images), 256)])
 
 
 def _writing(net: VlmNet, features: Tensor, films: Sequence[Film], rng: np.random.Generator, home: Style) -> Tensor:

@@ -222,15 +222,15 @@ class Report(Section):
         rows = _with_report(features)
         if not rows:
             return Scored(means={}, findings={}, left_out=self.names)
-        drafts, texts, patients = self.drafts(net, features, rows), _texts(features, rows), features.patients[rows]
+        texts, patients = _texts(features, rows), features.patients[rows]
+        drafts, said, wanted = self._beside(net, features, rows)
         written = [one.text for one in drafts]
-        said, wanted = self._read(written), self._read(texts)
         found = clinical(said, wanted, patients, section=section, seed=seed)
         return Scored(
             means={**found.means, **wording.measured(written, texts, patients, section=section, seed=seed)},
             findings={name: {f"label_{metric}": of for metric, of in each.items()} for name, each in found.findings.items()},
             left_out=found.left_out,
-            drafts=tuple(_judged(*each) for each in zip(drafts, said, wanted, strict=True)),
+            drafts=tuple(map(_judged, drafts, said, wanted)),
         )
 
     def threshold(self, net: Net, features: Features) -> Threshold | None:
@@ -239,9 +239,7 @@ class Report(Section):
         rows = [next(row for row in own.tolist() if row in have) for own in features.images_of if have.intersection(own.tolist())]
         if not rows:
             return None
-        drafts = self.drafts(net, features, rows)
-        said, wanted = self._read([one.text for one in drafts]), self._read(_texts(features, rows))
-        judged = [_judged(*each) for each in zip(drafts, said, wanted, strict=True)]
+        judged = list(map(_judged, *self._beside(net, features, rows)))
         return Threshold.calibrated([one.sure for one in judged], [one.wrong for one in judged], coverage=KEPT)
 
     def value(self, net: Net, features: Features, section: EvaluationSection) -> float:  # noqa: ARG002
@@ -249,10 +247,14 @@ class Report(Section):
         return self._value(net, features, rows) if rows else float("nan")
 
     def _value(self, net: Net, features: Features, rows: Sequence[int]) -> float:
-        drafts = self._read([one.text for one in self.drafts(net, features, rows)])
-        few = EvaluationSection(bootstraps=100)
-        found = clinical(drafts, self._read(_texts(features, rows)), np.arange(len(rows)), section=few, seed=(0,))
+        _, said, wanted = self._beside(net, features, rows)
+        found = clinical(said, wanted, np.arange(len(rows)), section=EvaluationSection(bootstraps=100), seed=(0,))
         return found.means[self.measure].value
+
+    def _beside(self, net: Net, features: Features, rows: Sequence[int]) -> tuple[list[Written], list[Reading], list[Reading]]:
+        """Drafts of these rows, what they say, and what their reports say."""
+        drafts = self.drafts(net, features, rows)
+        return drafts, self._read([one.text for one in drafts]), self._read(_texts(features, rows))
 
     def _read(self, texts: Sequence[str]) -> list[Reading]:
         return [reading(self.labeler, text) for text in texts]
