@@ -38,14 +38,22 @@ def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], fo
 
 def _norms(net: Net) -> dict[str, nn.Parameter]:
     """The weights and biases of every norm in the adaptable parts, by their names in the network."""
-    kinds = (nn.LayerNorm, nn.GroupNorm)
-    adaptable = {id(module) for part in net.adaptable() for module in part.modules() if isinstance(module, kinds)}
+    adaptable = {id(module) for part in net.adaptable() for module in part.modules() if is_norm(module)}
     return {
         f"{path}.{name}": parameter
         for path, module in net.named_modules()
         if id(module) in adaptable
         for name, parameter in module.named_parameters(recurse=False)
     }
+
+
+def is_norm(module: nn.Module) -> bool:
+    return isinstance(module, (nn.LayerNorm, nn.GroupNorm)) or is_rms_norm(module)
+
+
+def is_rms_norm(module: nn.Module) -> bool:
+    """By its name: most language models have a class of their own for it. Zhang & Sennrich 2019, arXiv:1910.07467."""
+    return type(module).__name__.endswith("RMSNorm")
 
 
 def find_weights(weights: str, folder: Path) -> Path:

@@ -1,7 +1,8 @@
 """Gradients image by image. A LoRA factor's is tiny, and comes out of the backward pass for as many multiplications as the sum would take.
 
 The gradient of a linear layer's weight, for one image of T tokens, is g^T x with g (T, out) and x (T, in). One of `out` and `in` is the
-rank, so that it is far smaller than a frozen weight's would be. Convolutions and norms go by Opacus's samplers (arXiv:2109.12298).
+rank, so that it is far smaller than a frozen weight's would be. Convolutions and norms go by Opacus's samplers (arXiv:2109.12298), but for
+root mean square norms, of which each language model has a class of its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from client.models import Net
+from client.models import Net, is_rms_norm
 from rainhill.errors import BaseModelError
 
 Samples = dict[nn.Parameter, Tensor]
@@ -42,6 +44,8 @@ def recorded(net: Net, parameters: Mapping[str, nn.Parameter]) -> Iterator[Sampl
             if type(module) is nn.Linear:
                 module.forward = partial(_linear, module, samples)  # type: ignore[method-assign]
                 undo.callback(delattr, module, "forward")
+            elif is_rms_norm(module):
+                undo.callback(module.register_forward_hook(partial(_rms_norm, samples)).remove)
             else:
                 undo.callback(module.register_forward_hook(partial(_sampled, samples, own)).remove)
         yield samples
@@ -60,7 +64,8 @@ def refuse_what_mixes(net: Net, parameters: Mapping[str, nn.Parameter]) -> None:
     names = {id(parameter): name for name, parameter in parameters.items()}
     for path, module in net.named_modules():
         for parameter in module.parameters(recurse=False):
-            if id(parameter) in names and type(module) is not nn.Linear and not isinstance(module, _SAMPLED):
+            known = type(module) is nn.Linear or isinstance(module, _SAMPLED) or is_rms_norm(module)
+            if id(parameter) in names and not known:
                 kind = type(module).__name__
                 remedy = next((text for part, text in _REMEDY.items() if part in kind), "leave it frozen")
                 raise BaseModelError(f"{path}: {kind} has no per-image gradient for {names[id(parameter)]}: {remedy}")
@@ -94,6 +99,20 @@ def _linear(module: nn.Linear, samples: Samples, x: Tensor) -> Tensor:
 
     output: Tensor = _Linear.apply(x, module.weight, module.bias, record)  # type: ignore[no-untyped-call]
     return output
+
+
+def _rms_norm(samples: Samples, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """The output is the normed input times the weight, or times one more than that: a weight's gradient is of what one more of it gives."""
+    if not output.requires_grad:
+        return
+    weight, x = module.get_parameter("weight"), inputs[0].detach()
+
+    @torch.no_grad()
+    def record(gradient: Tensor) -> None:
+        one, none = (functional_call(module, {"weight": fill(weight)}, (x,)) for fill in (torch.ones_like, torch.zeros_like))
+        _add(samples, weight, (gradient * (one - none)).reshape(len(gradient), -1, len(weight)).sum(dim=1))
+
+    output.register_hook(record)  # type: ignore[no-untyped-call]
 
 
 def _sampled(samples: Samples, own: list[nn.Parameter], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -249,7 +249,7 @@ def patients_of(name: str, net: VlmNet) -> tuple[Features, Seen]:
 
 
 def trained(net: VlmNet) -> dict[str, nn.Parameter]:
-    parameters = lora.trainable(net, name=lora.SHARED, with_head=True)
+    parameters = lora.trainable(net, name=lora.SHARED, with_head=True, with_norms=True)
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     return parameters
@@ -305,11 +305,15 @@ def check_private_step(name: str, net: VlmNet, *, off: float) -> None:
     got, told = clipped_sum(net, TASK, features, features.images_of, parameters=parameters, max_grad_norm=bound)
     assert length({key: got[key] - expected[key] for key in got}) <= off * length(expected)
     np.testing.assert_allclose(told, loop.losses, rtol=off, atol=1e-6)
-    # No part of the scope stands aside.
+    # No part of the scope stands aside, nor the norms of the language model's blocks.
     for part in FAMILIES[name].modules if net.scope == ALL_PARTS else ():
         inside = [id(module) for modules in [net.groups()[part]] for one in modules for module in one.modules()]
         own = [key for path, layer in lora.layers(net) if id(layer) in inside for key in got if key.startswith(f"{path}.")]
         assert length({key: got[key] for key in own}) > 1e-4 * length(got)
+    blocks = net.groups()["language model"]
+    norms_of_blocks = {id(weight) for block in blocks for path, weight in block.named_parameters() if path.endswith("norm.weight")}
+    those = [key for key, parameter in parameters.items() if id(parameter) in norms_of_blocks]
+    assert len(those) >= 2 * len(blocks) and all(length({key: got[key]}) > 0 for key in those)
 
 
 @each_family
