@@ -24,7 +24,7 @@ class Outcome:
     arms: dict[str, Scored]
     """base: without any adapter. shared. private: with the site's own part."""
     held_out: str
-    """Which of the site's patients they were measured on: test, or val where it sets none aside, which the private part was chosen by."""
+    """The patients that they were measured on: test, or val where the site sets none of use aside, by which the private part was chosen."""
     patients: int
     """How many of those there are: of a task that writes, who have a report."""
 

@@ -72,10 +72,11 @@ def first_adapter(bench: Bench, public: LocalData | None = None) -> Adapter:
 
 
 def own_data(bench: Bench, films: Cohort, *, cache: PrefixCache | None = None) -> OwnData:
-    """Raises DataError where there is nobody to train on, or nobody to validate with."""
+    """Of the images that are of use to the task. Raises DataError where there is nobody to train on, or nobody to validate with."""
+    films = films.only(bench.task.usable(films))
     for part in ("train", "val"):
         if not (films.split == part).any():
-            raise DataError(f"{films.site}: has no {part} patient, and a site needs some to take part")
+            raise DataError(f"{films.site}: has no {part} patient with a {bench.task.needs}, and a site needs some to take part")
     seed = site_seed(bench.recipe.seed, films.site, 0)
     return OwnData(
         cohort=films,

@@ -51,8 +51,8 @@ def open_site(bench: Bench, site: Site, cache: Path) -> SiteData:
 
 def site_data(bench: Bench, films: Cohort, *, cache: PrefixCache | None = None) -> SiteData:
     """Raises DataError where one of the three parts has nobody in it."""
-    if not (films.split == "test").any():
-        raise DataError(f"{films.site}: has no test patient, and a simulated site needs some")
     own = own_data(bench, films, cache=cache)
-    test = features.compute(bench.net, films.part("test"), bench.task, among=films.part("train"), cache=cache)
-    return SiteData(cohort=films, train=own.train, val=own.val, test=test)
+    if not (own.cohort.split == "test").any():
+        raise DataError(f"{films.site}: has no test patient with a {bench.task.needs}, and a simulated site needs some")
+    test = features.compute(bench.net, own.cohort.part("test"), bench.task, among=own.cohort.part("train"), cache=cache)
+    return SiteData(cohort=own.cohort, train=own.train, val=own.val, test=test)

@@ -165,6 +165,7 @@ def compare(
         "format": FORMAT,
         "name": recipe.name,
         "title": recipe.title,
+        "measure": bench.task.measure,
         "recipe_sha256": recipe.sha256,
         "seeds": list(seeds),
         "strategies": {

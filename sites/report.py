@@ -37,6 +37,7 @@ _OTHERS: Mapping[str, Mapping[str, str]] = {
         "wrong_sides": "wrong sides, of a report",
         "contradictions": "contradictions, of a draft",
         "comparisons": "compares where the report does not",
+        "silent": "says nothing of any finding",
         "errors": "errors (ReXVal's six), of a draft",
         "rouge_l": "ROUGE-L",
         "cider_d": "CIDEr-D, 0 to 10",

@@ -24,7 +24,7 @@ from sites.arms import ARMS, Arm
 from sites.bench import SiteData
 from sites.consortium import Site
 from sites.evaluate import Measurements
-from sites.verdict import verdict, verdict_text
+from sites.verdict import site_verdict, verdict_text
 
 FORMAT = 1
 GAP = 0.01
@@ -68,10 +68,10 @@ def site_results(
             name: interval(arms[more].means[measure].minus(arms[less].means[measure]), confidence)
             for name, (more, less) in DIFFERENCES.items()
         }
-        entry["verdict"] = verdict(entry["differences"]["private_minus_base"])
         entry["recovered"] = recovered(*(arms[arm].means[measure].value for arm in ("base", "private", "pooled")))
     else:
-        entry |= {"differences": {}, "verdict": "no different", "recovered": None}
+        entry |= {"differences": {}, "recovered": None}
+    entry["verdict"] = site_verdict(entry)
     entry["verdict_text"] = verdict_text(site.title, entry)
     if arms["base"].drafts:
         entry["drafts"] = drafts(own, arms, threshold)
@@ -93,6 +93,7 @@ def abstention(threshold: Threshold, found: Sequence[Drafted]) -> dict[str, Any]
         "test": {
             "drafts": len(found),
             "wrong": sum(one.wrong for one in found),
+            "cut": sum(not np.isfinite(one.sure) for one in found),
             "kept": len(kept),
             "kept_wrong": sum(one.wrong for one in kept),
         },

@@ -23,7 +23,7 @@ def print_run(console: Console, document: dict[str, Any]) -> None:
         table.add_row(escape(source["title"]), _value(source, measure), *[""] * len(arms), "source", style="dim")
     colours = {"better": "green", "worse": "red"}
     for site in document["sites"].values():
-        found = site["verdict"]
+        found = site["verdict"] or "not measured"
         table.add_row(
             escape(site["title"]),
             *(_value(site[arm], measure) for arm in arms),
@@ -80,9 +80,10 @@ def print_comparison(console: Console, document: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(
-        f"mean AUROC over {len(sites)} hospitals and {len(document['seeds'])} seeds; as it arrived {_number(mean['base']['value'])}, "
-        f"alone {_number(mean['local']['value'])}, pooled {_number(mean['pooled']['value'])}. "
-        "better, worse: hospitals whose 95 % interval against training alone excludes 0. KiB: of a site and round, both ways.",
+        f"mean {verdict.measure_title(document)} over {len(sites)} hospitals and {len(document['seeds'])} seeds; "
+        f"as it arrived {_number(mean['base']['value'])}, alone {_number(mean['local']['value'])}, "
+        f"pooled {_number(mean['pooled']['value'])}. better, worse: hospitals whose 95 % interval against training alone excludes 0. "
+        "KiB: of a site and round, both ways.",
         style="dim",
     )
 

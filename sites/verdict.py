@@ -42,6 +42,11 @@ def measure_title(of: Mapping[str, Any]) -> str:
     return MEASURES.get(measure(of), measure(of))
 
 
+def over_findings(of: Mapping[str, Any]) -> str:
+    """How findings come together in the measure."""
+    return "mean over findings" if measure(of) == "auroc" else "over all findings together"
+
+
 def arm(site: Mapping[str, Any], name: str) -> Interval:
     """The measure of one of the site's models."""
     return interval((site.get(name) or {}).get(measure(site)))

@@ -89,6 +89,10 @@ class Cohort:
             raise ValueError(f"{name!r} is not one of {', '.join(splits.PARTS)}")
         return self._take(np.flatnonzero(self.split == name))
 
+    def only(self, chosen: NDArray[np.bool_]) -> "Cohort":
+        """The images where (N,) `chosen` is true, with their patients numbered anew from 0."""
+        return self if chosen.all() else self._take(np.flatnonzero(chosen))
+
     def fingerprint(self) -> str:
         """sha256 over findings, arrays and texts: the same data give the same, whatever the site is called."""
         return self._fingerprint

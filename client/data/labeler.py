@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from client.data.clauses import OTHER, Item, Severity, Side, State, claims, reached, severity_of, side_of, state_of
-from client.data.vocabulary import FINDINGS, PATHOLOGIES, Meaning, Node, Token, read_vocabularies, tokens, tree_of
+from client.data.vocabulary import FINDINGS, PATHOLOGIES, Kind, Meaning, Node, Token, read_vocabularies, tokens, tree_of
 
 Label = Literal["positive", "negative", "uncertain", "unmentioned"]
 LONGEST = 200
 """Words of a sentence: what goes on for longer is a list or no text, and is cut, for each word is held against all before it."""
+_SAYING: tuple[Kind, ...] = ("finding", "absent", "other", "normal", "negated_before", "negated_after")
 _RANK: Mapping[Label, int] = {"positive": 3, "uncertain": 2, "negative": 1, "unmentioned": 0}
 
 
@@ -62,6 +63,10 @@ class Labeler:
         """The words that hold this examination against an earlier one, in their order."""
         said = list(tokens(text))
         return [text[said[one.first].start : said[one.last].end] for one in phrases_in(said, self._temporal) if not one.has("comma")]
+
+    def is_silent(self, text: str) -> bool:
+        """Whether no word of it says that something is there or is not, or that all is well."""
+        return not any(one.has(*_SAYING) for one in phrases_in(list(tokens(text)), self._tree))
 
     def _of_sentence(self, text: str, sentence: list[Token]) -> Iterator[Mention]:
         items = phrases_in(sentence, self._tree)

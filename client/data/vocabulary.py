@@ -148,9 +148,14 @@ def tree_of(phrases: Iterable[tuple[str, Meaning]]) -> Node:
     return root
 
 
+def languages() -> list[str]:
+    """Of which there are phrases."""
+    return sorted(path.stem for path in HERE.glob("*.toml"))
+
+
 def read_vocabularies(language: str, own: Sequence[Path] = ()) -> list[Vocabulary]:
     """The language's, and then those of the files. ConfigError for a language that there is no file of, and for a file of another one."""
-    there = sorted(path.stem for path in HERE.glob("*.toml"))
+    there = languages()
     if language not in there:
         raise ConfigError(f"there are no phrases of language {language!r}; there are those of {', '.join(there)}")
     found = [read_toml(HERE / f"{language}.toml", Vocabulary)]

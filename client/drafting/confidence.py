@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from client.drafting._witness import Ratios
-from client.reporting.clinical import Errors, errors_of
+from client.reporting.clinical import Errors, errors_of, falls_silent
 from client.reporting.reading import Reading
 from rainhill.errors import DataError
 
@@ -65,9 +65,9 @@ def of_claims(ratios: Sequence[Ratios]) -> float:
 
 
 def is_wrong(draft: Reading, reference: Reading, *, kinds: Sequence[str] = ERRORS) -> bool:
-    """Whether the draft makes any of ReXVal's six errors, or of those that are named."""
+    """Whether the draft makes any of ReXVal's six errors, or of those that are named; one that says nothing leaves all out."""
     found = errors_of(draft, reference)
-    return any(getattr(found, kind) for kind in kinds)
+    return any(getattr(found, kind) for kind in kinds) or ("missed_finding" in kinds and falls_silent(draft, reference))
 
 
 @dataclass(frozen=True, kw_only=True)

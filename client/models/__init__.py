@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import nn
 
 import client.models as _package
@@ -29,7 +30,10 @@ def load(base: BaseSection, *, lora: LoraSection, outputs: Mapping[str, str], fo
     got = digest(weights)
     if got != base.sha256:
         raise BaseModelError(f"base model {base.weights}: sha256 is {got}, the recipe pins {base.sha256}")
-    net: Net = options.load(weights, outputs=outputs, last_blocks=lora.last_blocks)
+    try:
+        net: Net = options.load(weights, outputs=outputs, last_blocks=lora.last_blocks)
+    except SafetensorError as error:
+        raise BaseModelError(f"base model {weights}: its safetensors cannot be read ({error})") from error
     net.base_norms = {name: parameter.detach().clone() for name, parameter in _norms(net).items()}
     net.base_head = {name: tensor.clone() for name, tensor in net.head.state_dict(prefix="head.").items()}
     net.requires_grad_(False)

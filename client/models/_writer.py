@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from client.models._net import Net
+from client.models._tokens import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Writer(Net):
     """
 
     writes = True
+    tokens: Tokens
 
     def encode(self, prompt: str, answer: str | None, *, limit: int) -> tuple[list[int], int]:
         """The tokens of image, prompt and answer, and how many of them come before the answer, which has `limit` tokens at most."""

@@ -23,6 +23,10 @@ class Vit(Section):
         logging.disable_progress_bar()
         try:
             settings = AutoConfig.from_pretrained(weights, local_files_only=True)
+            if not all(hasattr(settings, name) for name in ("hidden_size", "image_size", "num_channels")):
+                raise BaseModelError(
+                    f"base model {weights}: is of kind {settings.model_type!r}, and model 'vit' takes an encoder of images"
+                )
             encoder = AutoModel.from_pretrained(weights, local_files_only=True, dtype=torch.float32, **_without_pooler(settings, AutoModel))
         except (ValueError, OSError) as error:
             raise BaseModelError(f"base model {weights}: {error}") from error

@@ -24,6 +24,8 @@ class Numbers:
     val_losses: Sequence[float]
     """Of each validation patient, the mean over its images."""
     metrics: Mapping[str, float]
+    behind: Mapping[str, int]
+    """Of each metric, how many validation patients it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,11 @@ def release(numbers: Numbers, config: PrivacyConfig, granted: Granted) -> Releas
     if config.release == "suppressed":
         enough, val = config.min_patients, len(numbers.val_losses)
         train = numbers.train_patients if numbers.train_patients >= enough else None
+        metrics = {name: value for name, value in numbers.metrics.items() if numbers.behind[name] >= enough}
         return Released(
             patients=declared or train,
             loss=numbers.loss if train else None,
-            evaluation=Evaluation(patients=val, metrics=numbers.metrics) if val >= enough else None,
+            evaluation=Evaluation(patients=val, metrics=metrics) if val >= enough else None,
         )
     if granted.numbers is None:
         return Released(patients=declared)

@@ -41,7 +41,8 @@ class Errors:
 class Clinical:
     means: Mapping[str, Measured]
     """`label_f1` (micro), `label_precision`, `label_recall`, `label_macro_f1` over the findings that count, NaN of none; a report's mean of
-    `wrong_sides`, `contradictions`, `comparisons` (reports that compare where the reference does not) and `errors`."""
+    `wrong_sides`, `contradictions`, `comparisons` (reports that compare where the reference does not), `silent` (that say of nothing
+    whether it is there, where the reference does) and `errors`."""
     findings: Mapping[str, Mapping[str, Measured]]
     """Finding -> `f1`, `precision`, `recall`; no_finding too."""
     left_out: tuple[str, ...]
@@ -76,6 +77,7 @@ def clinical(
         "wrong_sides": [one.wrong_location for one in errors],
         "contradictions": [len(one.contradicted) for one in drafts],
         "comparisons": [one.hallucinated_comparison for one in errors],
+        "silent": [falls_silent(*pair) for pair in zip(drafts, references, strict=True)],
         "errors": [one.total for one in errors],
     }
     means = {f"label_{name}": _measured(of(*summed)) for name, of in SCORES.items()}
@@ -122,6 +124,11 @@ SCORES: Mapping[str, Callable[[Counts, Counts, Counts], Counts]] = {"f1": _f1, "
 def _measured(values: Counts) -> Measured:
     """The first is of all reports, the others of the draws."""
     return Measured(value=float(values[0]), replicates=values[1:])
+
+
+def falls_silent(draft: Reading, reference: Reading) -> bool:
+    """Such as gibberish, which has not one of ReXVal's errors where nothing is to be found."""
+    return draft.silent and not reference.silent
 
 
 def errors_of(draft: Reading, reference: Reading) -> Errors:

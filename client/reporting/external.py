@@ -26,7 +26,7 @@ from rainhill.recipe import EvaluationSection
 from rainhill.text import counted, one_line, shown
 
 OURS = frozenset({
-    *("label_f1", "label_precision", "label_recall", "label_macro_f1", "wrong_sides", "contradictions", "comparisons", "errors"),
+    *("label_f1", "label_precision", "label_recall", "label_macro_f1", "wrong_sides", "contradictions", "comparisons", "silent", "errors"),
     *("corpus_bleu", *WORDINGS),
 })  # fmt: skip
 """Names that no program may give to a metric of its own."""

@@ -24,6 +24,8 @@ class Reading:
     """Findings that the report has both there and not there, on the same side as far as it says."""
     comparisons: tuple[str, ...]
     """Words that hold the examination against an earlier one."""
+    silent: bool
+    """Whether it says of nothing that it is there or not, nor that all is well: then it is no normal report either."""
 
 
 def findings_there(mentions: Sequence[Mention]) -> tuple[str, ...]:
@@ -32,14 +34,15 @@ def findings_there(mentions: Sequence[Mention]) -> tuple[str, ...]:
 
 
 def reading(labeler: Labeler, text: str) -> Reading:
-    mentions = labeler.mentions(text)
+    mentions, silent = labeler.mentions(text), labeler.is_silent(text)
     there = {finding: [one for one in mentions if one.finding == finding and one.state in THERE] for finding in CLASSES}
     return Reading(
-        labels=labels_of(mentions),
+        labels=labels_of(mentions) | ({"no_finding": "unmentioned"} if silent else {}),
         sides={finding: _sides(of) for finding, of in there.items() if of},
         severities={finding: max((one.severity for one in of), key=_SIZES.__getitem__) for finding, of in there.items() if of},
         contradicted=tuple(finding for finding in CLASSES if _contradicts([one for one in mentions if one.finding == finding])),
         comparisons=tuple(labeler.comparisons(text)),
+        silent=silent,
     )
 
 

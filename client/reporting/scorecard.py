@@ -47,7 +47,7 @@ class Scorecard:
 
 
 def read_pairs(path: Path, *, drafts: Sequence[str], reference: str, patient: str) -> Pairs:
-    """Raises one DataError that lists what is missing: columns, or cells by their rows. No cell is shown."""
+    """Raises one DataError that lists what is missing: columns, or cells by their rows. A draft may be empty. No cell is shown."""
     table = read_table(path)
     wanted = [*drafts, reference, patient]
     absent = [name for name in dict.fromkeys(wanted) if name not in table.columns]
@@ -57,7 +57,10 @@ def read_pairs(path: Path, *, drafts: Sequence[str], reference: str, patient: st
         path, [Problem(row=1, column=name, what=f"no such column{did_you_mean(name, table.columns)}; there are {there}") for name in absent]
     )
     empty = [
-        Problem(row=number, column=name, what="empty") for number, cells in table.rows for name in dict.fromkeys(wanted) if not cells[name]
+        Problem(row=number, column=name, what="empty")
+        for number, cells in table.rows
+        for name in dict.fromkeys((reference, patient))
+        if not cells[name]
     ]
     refuse(path, [*table.problems, *empty])
     if not table.rows:

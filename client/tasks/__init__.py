@@ -44,6 +44,8 @@ class Validated:
     """(N,) of each image."""
     metrics: Mapping[str, float]
     """`loss`, their mean, and the task's measure where it can be told."""
+    patients: Mapping[str, int]
+    """How many stand behind each of these."""
 
 
 class Task(Protocol):
@@ -51,6 +53,8 @@ class Task(Protocol):
 
     measure: ClassVar[str]
     """The metric that models are compared by, from 0 to 1."""
+    needs: ClassVar[str]
+    """What an image has to have to be of use, in words."""
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -75,6 +79,10 @@ class Task(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The K findings by which models are measured one by one."""
+        ...
+
+    def usable(self, cohort: Cohort) -> Array:
+        """(N,) bool: which images have it. The others teach nothing, nothing can be measured by them, and they hide nobody."""
         ...
 
     def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:

@@ -28,6 +28,7 @@ TEMPERATURES = (0.2, 5.0)
 
 class Findings(Section):
     measure: ClassVar[str] = "auroc"
+    needs: ClassVar[str] = "label"
 
     findings: Annotated[tuple[str, ...], Field(min_length=1)]
     start_from: dict[str, str] = {}
@@ -58,6 +59,9 @@ class Findings(Section):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.outputs)
+
+    def usable(self, cohort: Cohort) -> Array:
+        return np.asarray(np.isfinite(cohort.labels).any(axis=1))
 
     def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:  # noqa: ARG002 - of a task that looks for similar ones
         from torch import from_numpy
@@ -96,8 +100,8 @@ class Findings(Section):
         values = logits(net, features.hidden)
         losses = self.loss(from_numpy(values), features.targets)
         auroc = mean_auroc(self.scores(values), features.targets.numpy(), EvaluationSection(min_positives=1))
-        loss = {"loss": float(losses.mean())}
-        return Validated(losses=losses.numpy(), metrics=loss if np.isnan(auroc) else loss | {"auroc": auroc})
+        metrics = {"loss": float(losses.mean())} | ({} if np.isnan(auroc) else {"auroc": auroc})
+        return Validated(losses=losses.numpy(), metrics=metrics, patients=dict.fromkeys(metrics, features.count))
 
     def temperature(self, net: Net, features: Features) -> float:
         from client.training.features import logits

@@ -6,6 +6,7 @@ film: Ramesh et al. 2022 (CXR-ReDonE), arXiv:2210.06340.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from client.data.labeler import Labeler
-from client.data.vocabulary import FINDINGS
+from client.data.vocabulary import FINDINGS, languages
 from client.drafting.cases import Wording, answers, prompts, to_train_on
 from client.drafting.confidence import GRAVE, Threshold, confidence_of, is_wrong
 from client.drafting.prompt import has_prior
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
     from client.training.features import Features
     from client.training.metrics import Drafted, Scored
 
+log = logging.getLogger(__name__)
 BATCH = 32
 """Drafts that are written at a time."""
 KEPT = 0.8
 """Share of the drafts of validation patients that the model does not abstain from."""
-FEW, LEAST = 10, 0.1
-"""Reports from which on it is seen in which language they are, and the least share of them that has to speak of some finding."""
+FEW, MANY, LEAST, TIMES = 10, 300, 0.1, 2
+"""Reports from which on it is seen in which language they are, and that are read for it at most; the least share of them that has to speak
+of some finding; and how many times as many findings as in the task's language they may be said to speak of in another."""
 Block = Literal["indication", "prior", "findings", "similar"]
 
 
@@ -55,6 +58,7 @@ class Classifier(BaseSection):
 
 class Report(Section):
     measure: ClassVar[str] = "label_f1"
+    needs: ClassVar[str] = "report"
 
     findings: tuple[str, ...] = ()
     """Label columns of the manifest, by which patients are dealt evenly into parts; none are needed."""
@@ -126,6 +130,11 @@ class Report(Section):
     def labeler(self) -> Labeler:
         return Labeler(language=self.language)
 
+    def usable(self, cohort: Cohort) -> Array:
+        """Those with a report; and with a label where one is written from that."""
+        told = np.array([bool(report.strip()) for report in cohort.reports], dtype=bool)
+        return told | np.isfinite(cohort.labels).any(axis=1) if self.expand else told
+
     def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:
         """(N, T) tokens of prompt and report, and as targets those of the report; an image without one has none, and no loss."""
         from client.models.vlm import padded
@@ -137,6 +146,9 @@ class Report(Section):
             writer.encode(prompt, answer or None, limit=self.max_tokens)
             for prompt, answer in zip(prompts(asked, train, wording), answers(asked, train, wording), strict=True)
         ]
+        cut = sum(len(row) > begin and row[-1] not in writer.tokens.ends for row, begin in told)
+        if cut:
+            log.warning("site %s: max_tokens = %d cuts %d of %d reports", cohort.site, self.max_tokens, cut, len(told))
         ids = padded([row for row, _ in told])
         targets = ids.clone()
         for row, (_, begin) in zip(targets, told, strict=True):
@@ -144,13 +156,23 @@ class Report(Section):
         return Examples(targets=targets, given=ids, texts=cohort.reports)
 
     def _refuse_another_language(self, cohort: Cohort) -> None:
-        """Raises DataError where hardly a report speaks of any finding, as the labeler reads it: nothing could be measured."""
-        reports = [report for report in cohort.reports if report.strip()]
-        speaking = sum(bool(self.labeler.mentions(report)) for report in reports)
-        if len(reports) >= FEW and speaking < LEAST * len(reports):
+        """Raises DataError where hardly a report speaks of any finding, as the labeler reads it, or they do so rather in another language:
+        nothing could be measured, or the negations of what is called alike in both would not be seen.
+        """
+        reports = [report for report in cohort.reports if report.strip()][:MANY]
+        if len(reports) < FEW:
+            return
+        found = {language: [len(Labeler(language=language).mentions(report)) for report in reports] for language in languages()}
+        own, other = found[self.language], max(found, key=lambda language: sum(found[language]))
+        speaking, as_it_is = sum(map(bool, own)), f"as phrases of language {self.language!r} have it"
+        if speaking < LEAST * len(reports):
             raise DataError(
-                f"site {cohort.site}: {speaking} of {len(reports)} reports speak of a finding, as phrases of language {self.language!r} "
-                "have it: is that their language?"
+                f"site {cohort.site}: {speaking} of {len(reports)} reports speak of a finding, {as_it_is}: is that their language?"
+            )
+        if sum(found[other]) > TIMES * sum(own):
+            raise DataError(
+                f"site {cohort.site}: {len(reports)} reports speak {sum(own)} times of a finding, {as_it_is}, and {sum(found[other])} "
+                f"times as those of {other!r} do: is that not their language?"
             )
 
     def _wording(self, net: Net) -> Wording:
@@ -204,12 +226,12 @@ class Report(Section):
         from client.training.features import losses_of
 
         losses = losses_of(net, features, self)
-        rows = [int(own[0]) for own in features.images_of[: self.val_drafts] if features.texts[own[0]].strip()]
-        found = {"loss": float(losses.mean())}
+        rows = _first_with_report(features)[: self.val_drafts]
+        found, patients = {"loss": float(losses.mean())}, {"loss": features.count}
         value = self._value(net, features, rows) if rows else float("nan")
         if np.isfinite(value):
-            found["label_f1"] = value
-        return Validated(losses=losses, metrics=found)
+            found["label_f1"], patients["label_f1"] = value, len(rows)
+        return Validated(losses=losses, metrics=found, patients=patients)
 
     def temperature(self, net: Net, features: Features) -> float:  # noqa: ARG002 - a draft is of the most likely words at any temperature
         return 1.0
@@ -235,8 +257,7 @@ class Report(Section):
 
     def threshold(self, net: Net, features: Features) -> Threshold | None:
         """That of `KEPT` of these patients' drafts, one of each."""
-        have = set(_with_report(features))
-        rows = [next(row for row in own.tolist() if row in have) for own in features.images_of if have.intersection(own.tolist())]
+        rows = _first_with_report(features)
         if not rows:
             return None
         judged = list(map(_judged, *self._beside(net, features, rows)))
@@ -285,6 +306,12 @@ def _judged(draft: Written, said: Reading, wanted: Reading) -> Drafted:
 
 def _with_report(features: Features) -> list[int]:
     return [place for place, text in enumerate(features.texts) if text.strip()]
+
+
+def _first_with_report(features: Features) -> list[int]:
+    """One row of each patient who has any."""
+    found = ([row for row in own.tolist() if features.texts[row].strip()] for own in features.images_of)
+    return [rows[0] for rows in found if rows]
 
 
 def _texts(features: Features, rows: Sequence[int]) -> list[str]:

@@ -237,6 +237,7 @@ def _told(desk: _Desk, before: Validated, fitted: Fitted, granted: Granted | Non
         loss=loss,
         val_losses=[float(before.losses[own].mean()) for own in val.images_of],
         metrics=before.metrics,
+        behind=before.patients,
     )
     return release(numbers, desk.guard.config, granted)
 

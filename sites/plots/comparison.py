@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sites.plots._style import DPI, LIGHT, WIDTH_IN, Results, Theme, drawn, quiet, shortened
-from sites.verdict import interval
+from sites.verdict import interval, measure_title, over_findings
 
 COLUMNS = 3
 
@@ -49,8 +49,8 @@ def draw_comparison(comparison: Results, theme: Theme = LIGHT) -> Figure:
         labelcolor=theme.muted,
         fontsize=9,
     )
-    over = f", mean over {seeds} seeds" if seeds > 1 else ""
-    figure.text(0.6, 0.16 / height_in, f"AUROC, mean over findings{over}", color=theme.muted, ha="center", fontsize=10)
+    told = f"{measure_title(comparison)}, {over_findings(comparison)}" + (f", mean over {seeds} seeds" if seeds > 1 else "")
+    figure.text(0.6, 0.16 / height_in, told, color=theme.muted, ha="center", fontsize=10)
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 
 from sites.plots._style import ARM_TITLES, ARMS, DPI, LIGHT, MANY, MARKERS, SIGNS, WIDTH_IN, Results, Theme, drawn, mixed, quiet, shortened
-from sites.verdict import Interval, arm, interval, measure, measure_title, site_verdict
+from sites.verdict import Interval, arm, interval, measure, measure_title, over_findings, site_verdict
 
 
 @drawn
@@ -193,8 +193,7 @@ def _arm_legend(figure: Figure, names: Sequence[str], theme: Theme, height_in: f
 
 
 def _axis(results: Results) -> str:
-    over = ", mean over findings" if measure(results) == "auroc" else ", over all findings together"
-    return f"{measure_title(results)} on the site's own held-out patients{over}"
+    return f"{measure_title(results)} on the site's own held-out patients, {over_findings(results)}"
 
 
 def _gain(site: Results) -> float:

@@ -1,5 +1,6 @@
 """Base models: pinned, split without changing what they compute, and never touched by training."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from client import models
+from client.embedded import EMBEDDED
 from client.training import lora
 from rainhill.errors import BaseModelError, PluginError
 from rainhill.recipe import BaseSection, LoraSection
@@ -113,6 +115,19 @@ def test_other_weights_than_the_pinned_ones_are_refused_with_both_digests(tiny_b
     section = BaseSection(model="vit", weights=str(other), sha256=models.digest(tiny_base))
     with pytest.raises(BaseModelError, match=f"sha256 is {models.digest(other)}, the recipe pins {models.digest(tiny_base)}"):
         models.load(section, lora=LoraSection(), outputs=OUTPUTS, folder=Path())
+
+
+def test_weights_that_were_cut_short_and_models_of_another_kind_are_refused_by_name(tmp_path: Path, tiny_base: Path) -> None:
+    def refusal(weights: Path) -> str:
+        with pytest.raises(BaseModelError) as error:
+            load(weights)
+        return str(error.value)
+
+    cut = tmp_path / "cut"
+    shutil.copytree(tiny_base, cut)
+    (cut / "model.safetensors").write_bytes((tiny_base / "model.safetensors").read_bytes()[:-100])
+    assert refusal(cut).startswith(f"base model {cut}: its safetensors cannot be read (")
+    assert refusal(EMBEDDED / "draft_tiny").endswith("draft_tiny: is of kind 'llava', and model 'vit' takes an encoder of images")
 
 
 def test_missing_and_misnamed_bases_are_refused(tmp_path: Path, tiny_base: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from client._asked_text import outcome_text
 from client.data.cohort import Cohort
 from client.outcome import described, outcome
+from client.tasks.report import Report
 from client.training import features, lora
 from client.training.fit import fit
 from client.training.memory import Memory
@@ -69,9 +70,18 @@ def test_it_is_told_and_read_out_as_label_f1(bench: Bench, tmp_path: Path) -> No
     assert "AUROC" not in outcome_text(found) and "left out" not in outcome_text(found)
 
 
-def test_without_a_report_to_hold_a_draft_against_there_is_no_level(bench: Bench, tmp_path: Path) -> None:
+def test_where_nobody_who_is_set_aside_has_a_report_it_is_of_validation_patients(bench: Bench, tmp_path: Path) -> None:
     found = came_to(bench, tmp_path, silent=TESTED)
-    assert found["patients"] == 0
+    assert (found["held_out"], found["patients"]) == ("val", 3) and found["levels"]["base"] is not None
+
+
+def test_without_a_report_to_hold_a_draft_against_there_is_no_level(bench: Bench, tmp_path: Path) -> None:
+    """Films with labels are of use where reports are written from these, and these are nobody's drafts to hold another against."""
+    writing = replace(bench, task=Report(expand=True, findings=("cardiomegaly",), max_tokens=40, val_drafts=3))
+    films = replace(site_films(TESTED), findings=("cardiomegaly",), labels=np.ones((24, 1), dtype=np.float32))
+    plan = Plan(run="spring", recipe=bench.recipe.sha256, round=3, site="aintree", adapter=first_adapter(bench))
+    found = described(outcome(plan, writing, own_data(writing, films), Memory(tmp_path)), plan, 0.9)
+    assert (found["held_out"], found["patients"]) == ("test", 0)
     assert set(found["levels"].values()) == set(found["gain"].values()) == {None}
     assert outcome_text(found).count("cannot be measured") == 3
 

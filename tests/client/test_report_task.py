@@ -18,7 +18,7 @@ from client.training import features, lora
 from client.training.answer import LocalData, answered
 from client.training.fit import fit
 from client.training.memory import Memory
-from client.workbench import Bench, first_adapter, open_bench
+from client.workbench import Bench, first_adapter, open_bench, own_data
 from rainhill.errors import BaseModelError, ConfigError, DataError
 from rainhill.messages import Plan
 from rainhill.recipe import EvaluationSection, FitSection, LoraSection, Recipe, TaskSection
@@ -159,6 +159,37 @@ def test_what_is_learned_is_written_and_measured(bench: Bench) -> None:
     # Its own adapter off, the model writes what it wrote.
     lora.write_adapter(bench.net, first, name=lora.SHARED)
     assert bench.task.validated(bench.net, data).metrics == before.metrics
+
+
+def test_an_image_without_a_report_is_left_out_and_its_patient_counts_for_nothing(bench: Bench) -> None:
+    """Else patients whose loss is 0 would stand behind a site's numbers, and carry its weight."""
+    films = replace(cohort_of(24, silent=(0, 1, 2, 12, 13, 14, 20)), split=np.array(["train"] * 12 + ["val"] * 8 + ["test"] * 4))
+    own = own_data(bench, films)
+    # Of six, four and two patients one, one and none have no report at all; of each of three more a film has none.
+    assert (own.train.count, own.val.count) == (5, 3) and (len(own.train.targets), len(own.val.targets)) == (9, 5)
+    assert all(text.strip() for text in own.train.texts + own.val.texts)
+    assert own.cohort.part("train").pseudonyms == ("1", "2", "3", "4", "5") and own.cohort.part("test").n_patients == 2
+    assert bench.task.validated(bench.net, own.val).patients == {"loss": 3, "label_f1": 3}
+    silent = replace(films, reports=tuple("" if part == "val" else text for part, text in zip(films.split, films.reports, strict=True)))
+    with pytest.raises(DataError, match="aintree: has no val patient with a report, and a site needs some to take part"):
+        own_data(bench, silent)
+
+
+def test_a_measure_is_told_of_as_many_patients_as_were_drafted_for(bench: Bench) -> None:
+    data = features.compute(bench.net, cohort_of(12, silent=(0, 2, 3)), bench.task)
+    # The first film of the first patient has no report, nor any of the second's.
+    assert Report(max_tokens=40, val_drafts=2).validated(bench.net, data).patients == {"loss": 6, "label_f1": 2}
+    assert Report(max_tokens=40, val_drafts=99).validated(bench.net, data).patients == {"loss": 6, "label_f1": 5}
+    assert Report(max_tokens=40, val_drafts=0).validated(bench.net, data).patients == {"loss": 6}
+
+
+def test_reports_that_max_tokens_cuts_are_told_of(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.task.examples(cohort_of(), bench.net)
+    assert not caplog.records
+    lengths = [len(bench.net.encode("", said, limit=99)[0]) - len(bench.net.encode("", None, limit=99)[0]) for said in SAID]  # type: ignore[operator]
+    at = sorted(lengths)[1]
+    Report(max_tokens=at).examples(cohort_of(), bench.net)
+    assert caplog.messages == [f"site aintree: max_tokens = {at} cuts 4 of 12 reports"]
 
 
 def test_a_draft_without_a_prior_compares_with_nothing_whatever_the_model_has_learned(bench: Bench) -> None:
@@ -309,5 +340,11 @@ def test_what_would_put_one_patient_into_anothers_example_is_refused_under_priva
 def test_reports_in_another_language_are_refused_before_a_number_comes_of_them(bench: Bench) -> None:
     with pytest.raises(DataError, match="site aintree: 0 of 12 reports speak of a finding, as phrases of language 'de' have it"):
         Report(language="de").examples(replace(cohort_of(), reports=("The heart is enlarged.",) * 12), bench.net)
+    # A word that both have is not enough: its "kein" would go unseen.
+    german = replace(cohort_of(), reports=("Kein Pneumothorax. Kein Erguss. Herz normal groß.",) * 12)
+    said = "site aintree: 12 reports speak 12 times of a finding, as phrases of language 'en' have it, and 36 times as those of 'de' do"
+    with pytest.raises(DataError, match=said):
+        Report().examples(german, bench.net)
+    assert Report(language="de").examples(german, bench.net).texts == german.reports
     # A handful may be anything.
     Report(language="de").examples(replace(cohort_of(6), reports=("The heart is enlarged.",) * 6), bench.net)

@@ -257,7 +257,9 @@ def test_an_error_at_a_private_site_does_not_tell_of_its_patients(
     assert refused(private, site, guard) == "an error at the site, written to its own log"
 
 
-NUMBERS = Numbers(train_patients=40, loss=0.5, val_losses=[0.1, 0.3, 9.0], metrics={"loss": 0.2, "auroc": 0.8})
+NUMBERS = Numbers(
+    train_patients=40, loss=0.5, val_losses=[0.1, 0.3, 9.0], metrics={"loss": 0.2, "auroc": 0.8}, behind={"loss": 3, "auroc": 3}
+)
 
 
 def granted(guard: Guard, **changes: object) -> object:
@@ -279,6 +281,8 @@ def test_numbers_of_few_patients_are_suppressed(guard: Guard) -> None:
     assert (told.patients, told.loss, told.evaluation) == (40, 0.5, None)
     every = release(NUMBERS, PrivacyConfig(release="suppressed", min_patients=3), granted(guard))
     assert every.evaluation is not None and every.evaluation.metrics["auroc"] == 0.8
+    one = release(replace(NUMBERS, behind={"loss": 3, "auroc": 1}), PrivacyConfig(release="suppressed", min_patients=3), granted(guard))
+    assert one.evaluation is not None and one.evaluation.metrics == {"loss": 0.2}
     few = release(replace(NUMBERS, train_patients=9), PrivacyConfig(release="suppressed"), granted(guard))
     assert (few.patients, few.loss) == (None, None)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.data.labeler import Labeler
+from client.drafting.confidence import CLAIMED, is_wrong
 from client.reporting.clinical import Errors, clinical, errors_of
 from client.reporting.reading import Reading, reading
 from client.reporting.wording import changed_words, cider_d, words
@@ -33,7 +34,7 @@ def test_a_draft_that_is_its_reference_is_right_in_all() -> None:
     found = clinical(read(*REFERENCES), read(*REFERENCES), PATIENTS, section=SECTION, seed=(0,))
     right, none = (
         ("label_f1", "label_precision", "label_recall", "label_macro_f1"),
-        ("wrong_sides", "contradictions", "comparisons", "errors"),
+        ("wrong_sides", "contradictions", "comparisons", "silent", "errors"),
     )
     assert {name: one.value for name, one in found.means.items()} == dict.fromkeys(right, 1.0) | dict.fromkeys(none, 0.0)
     assert found.means["label_f1"].interval(0.95) == (1.0, 1.0) and found.errors.total == 0
@@ -51,6 +52,19 @@ def test_label_f1_by_hand() -> None:
     assert found.means["label_macro_f1"].value == pytest.approx(np.mean(list(by_finding.values())))
     assert {name: one["f1"].value for name, one in found.findings.items() if name != "no_finding"} == pytest.approx(by_finding)
     assert "fracture" in found.left_out and found.findings["no_finding"]["f1"].value == 1.0
+
+
+def test_a_draft_that_says_nothing_is_no_normal_report() -> None:
+    drafts = ["asdf qwer", "Normal chest.", "No acute abnormality.", ""]
+    normal = ["No effusion. No pneumothorax."] * len(drafts)
+    said, wanted = read(*drafts), read(*normal)
+    assert [one.silent for one in said] == [True, False, False, True] and not any(one.silent for one in wanted)
+    found = clinical(said, wanted, np.arange(len(drafts)), section=SECTION, seed=(0,))
+    assert found.means["silent"].value == 0.5 and found.means["errors"].value == 0.0
+    assert [one.labels["no_finding"] for one in said] == ["unmentioned", "positive", "positive", "unmentioned"]
+    assert [is_wrong(one, other) for one, other in zip(said, wanted, strict=True)] == [True, False, False, True]
+    # It makes no false claim; and where the report says nothing either, nothing was left out.
+    assert not is_wrong(said[0], wanted[0], kinds=CLAIMED) and not is_wrong(said[0], read("Thank you.")[0])
 
 
 def test_intervals_are_over_patients_with_all_of_their_reports() -> None:

@@ -162,10 +162,10 @@ def test_columns_that_are_not_there_are_told_with_the_nearest(table: Path) -> No
 
 def test_empty_cells_and_tables_are_told_by_row_and_no_report_is_quoted(tmp_path: Path) -> None:
     path = tmp_path / "drafts.csv"
-    path.write_text("patient,draft,reference\n1,Secretword.,\n2,,Secretword.\n3,Secretword\n")
+    path.write_text("patient,draft,reference\n1,Secretword.,\n,,Secretword.\n3,Secretword\n")
     said = refused("score", path)
-    assert "row 2, column 'reference': empty" in said and "row 3, column 'draft': empty" in said and "row 4: 2 cells, expected 3" in said
-    assert "Secretword" not in said
+    assert "row 2, column 'reference': empty" in said and "row 3, column 'patient': empty" in said and "row 4: 2 cells, expected 3" in said
+    assert "Secretword" not in said and "'draft'" not in said
     path.write_text("patient,draft,reference\n")
     assert refused("score", path) == f"{path}: has no rows, expected a draft and a reference in each"
     path.write_text("")
