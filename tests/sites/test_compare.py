@@ -23,7 +23,7 @@ def test_strategies_are_compared_on_the_same_sites_and_seeds(simulate, hospitals
     assert "alternating+fedprox" in run.stdout
     assert (tmp_path / "cmp" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     found = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
-    assert found["seeds"] == [0, 1]
+    assert found["seeds"] == [0, 1] and found["measure"] == "auroc" and "mean AUROC over" in run.stdout
     assert list(found["strategies"]) == asked.split(",")
     assert found["strategies"]["alternating+fedprox+ditto"]["strategy"]["server_optimizer"]["name"] == "fedprox"
     for entry in (*found["sites"].values(), found["mean"]):
@@ -99,7 +99,17 @@ def test_what_could_not_be_measured_is_a_dash_in_the_table() -> None:
     entry |= dict.fromkeys(("base", "local", "pooled"), nothing)
     console = Console(file=io.StringIO(), width=80)
     strategies = {"fedavg": {"bytes_per_site_round": 1024.0}}
-    print_comparison(console, {"title": "T", "name": "t", "seeds": [0], "mean": entry, "sites": {"a": entry}, "strategies": strategies})
+    document = {
+        "title": "T",
+        "name": "t",
+        "measure": "label_f1",
+        "seeds": [0],
+        "mean": entry,
+        "sites": {"a": entry},
+        "strategies": strategies,
+    }
+    print_comparison(console, document)
+    assert "mean label F1 over 1 hospitals" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "fedavg" in console.file.getvalue() and " - " in console.file.getvalue()
 
 
