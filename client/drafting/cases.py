@@ -10,7 +10,7 @@ from client.data.cohort import Cohort
 from client.data.labeler import Label, Labeler
 from client.drafting.counterfactual import Pair, counterfactual
 from client.drafting.expansion import Expander
-from client.drafting.prompt import Prompt
+from client.drafting.prompt import Prompt, defused
 from client.drafting.retrieval import Index, Neighbour
 from client.drafting.scrub import scrub
 
@@ -74,7 +74,7 @@ def answers(cohort: Cohort, among: Cohort, wording: Wording) -> list[str]:
     expander = _expander(among, wording) if wording.expands is not None else None
     for place, (report, prior) in enumerate(zip(cohort.reports, cohort.priors, strict=True)):
         if report.strip():
-            known = prior and wording.with_prior
+            known = wording.with_prior and defused(prior)
             texts.append(scrub(report, wording.labeler, language=wording.language) if wording.scrubs and not known else report)
         else:
             texts.append(_from_labels(cohort, place, expander, wording.expands) if expander and wording.expands is not None else "")

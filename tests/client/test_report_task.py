@@ -98,6 +98,9 @@ def test_comparisons_are_scrubbed_where_there_is_no_prior_and_kept_where_there_i
     assert texts(priors=False, scrub=False) == SAID[1]
     # A prior that is not put into the prompt is none.
     assert texts(priors=True, blocks=("indication",)) == "Left pleural effusion.\nImpression: left effusion."
+    # Nor is one of which nothing comes to be read there.
+    unseen = replace(cohort_of(), priors=("\u200b",) * 12)
+    assert spoken(bench, bench.task.examples(unseen, bench.net).targets[1]) == "Left pleural effusion.\nImpression: left effusion."
     given = bench.task.examples(cohort_of(priors=True), bench.net).given
     assert given is not None and "Comparison: Left effusion." in spoken(bench, given[1])
 
