@@ -19,7 +19,7 @@ from sites.cli import RECIPES
 from sites.films import Films, draw_films
 from sites.hospital import HospitalConfig, draw
 from sites.phantom import FINDINGS
-from sites.pretrain_report import AT_LEAST, Film, collection, films_of, look, measured, practice, tokenizer_of, untrained, write, written
+from sites.pretrain_report import Film, collection, films_of, look, measured, tokenizer_of, untrained, write, written
 
 WEIGHTS = Path(client.__file__).parent / "models" / "weights" / "draft_tiny"
 
@@ -96,18 +96,6 @@ def test_in_the_teaching_collection_every_finding_is_frequent_and_nobody_is_of_t
     for name in FINDINGS:
         assert 0.15 < np.mean([name in each for each in shown]) < 0.35, name
     assert not {case.seed for patient in taught for case in patient.cases} & {case.seed for patient in home for case in patient.cases}
-
-
-def test_what_is_rare_at_home_is_met_often_enough_to_be_written_of_and_the_rest_is_as_it_is_there() -> None:
-    config = read_toml(pretrain_report.SOURCE, HospitalConfig).phantom
-    assert config is not None
-    often, home = practice(config, 9000), config.population.prevalence
-    shares = often.population.prevalence
-    rare = {name for name in FINDINGS if home[name] < AT_LEAST}
-    assert rare and rare < set(FINDINGS)
-    assert {name: shares[name] for name in rare} == dict.fromkeys(rare, AT_LEAST)
-    assert all(shares[name] == home[name] for name in FINDINGS if name not in rare)
-    assert (often.seed, often.patients, often.shift) == (config.seed, 9000, config.shift)
 
 
 @pytest.fixture(scope="module")
