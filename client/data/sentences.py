@@ -89,7 +89,7 @@ class Cuts:
 def tokens(text: str, cuts: Cuts) -> Iterator[Token]:
     begun, last, short = 0, 0, 0
     before = said = ""
-    lines: _Lines | None = None
+    lines: Lines | None = None
     for found in _TOKEN.finditer(text):
         kind, (start, end) = found.lastgroup, found.span()
         if kind == "word":
@@ -105,7 +105,7 @@ def tokens(text: str, cuts: Cuts) -> Iterator[Token]:
             if end < short or not (cuts.ended(text, end, said, before) if end == short else _ENDS.match(text, start)):
                 continue
         elif kind == "line":
-            lines = lines or _Lines(text, cuts)
+            lines = lines or Lines(text, cuts)
             if not said or not lines.begins(end):
                 continue
         elif kind == "item" and text.rfind("(", max(begun, start - _TAIL), start) > text.rfind(")", begun, start):
@@ -121,7 +121,7 @@ def _word(written: str) -> str:
     return "," if written == ":" else written.lower()
 
 
-class _Lines:
+class Lines:
     """Of a text: whether they are wrapped at a width, and so where a line is merely full."""
 
     def __init__(self, text: str, cuts: Cuts) -> None:
@@ -129,12 +129,12 @@ class _Lines:
         ends = [found.span() for found in _LINES.finditer(text)]
         self._line = {end: text[begun:start].rstrip() for (start, end), begun in zip(ends, (0, *(end for _, end in ends)), strict=False)}
         """Before each end of one."""
-        self._width = max(*map(len, self._line.values()), len(text) - ends[-1][1])
+        self._width = max([*map(len, self._line.values()), len(text) - (ends[-1][1] if ends else 0)])
         self._wrapped = self._width >= WIDTH and self._is_wrapped()
 
     def begins(self, end: int) -> bool:
         """Whether the line after this end of one begins a statement: with a capital, and not for want of room in the line before."""
-        first = _FIRST.match(self._text, end)
+        first = _FIRST.match(self._text, end) if end in self._line else None
         if first is None or not (first[1][0].isupper() or first[1][0].isdigit()) or self._unfinished(end):
             return False
         if not self._capitals and self._cuts.opens(first[1]):
