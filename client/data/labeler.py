@@ -141,8 +141,10 @@ def _turns(items: list[Item], place: int) -> bool:
         return False
     if items[place - 1].value("side") == items[place + 1].value("side"):
         return False
+    before = items[:place]
+    denied = any(item.has("negated_before") for item in before) and any(item.has("finding") for item in before)
     following = (item for item in items[place + 2 :] if not item.has("severity"))
-    return next(following, items[place]).has("finding") and not any(item.has("or") for item in items[place + 2 :])
+    return denied and next(following, items[place]).has("finding") and not any(item.has("or") for item in items[place + 2 :])
 
 
 def starts(items: list[Item]) -> list[int]:

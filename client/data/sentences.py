@@ -16,9 +16,9 @@ _TOKEN = re.compile(
     r"|(?P<stop>\.)|(?P<end>[!;])"
     # A list's next line, and a heading, begin a sentence; of any other line it depends.
     rf"|(?P<break>{_NEWLINE}(?:[^\S\r\n]*{_NEWLINE}|(?=\s*(?:[-*•]|\d+[.)]\s|[A-ZÄÖÜ][A-Za-zÄÖÜäöüß /]{{2,30}}:))))"
-    rf"|(?P<line>{_NEWLINE})|(?P<item>\s(?=\d{{1,2}}\)\s))"
+    rf"|(?P<line>{_NEWLINE})|(?P<item>\s(?=(?:(?:\d{{1,2}}|[a-h])\)|[•|])\s))"
 )
-_ENDS = re.compile(r"\.(?=\s|$)|(?<=[^\W\d_][^\W\d_])\.(?=[A-ZÄÖÜ])|(?<=\w\))\.(?=[A-ZÄÖÜ])")
+_ENDS = re.compile(r"\.(?=\s|$)|(?<=[^\W\d_][^\W\d_])\.(?=[\"'„“«(\[]?[A-ZÄÖÜ])|(?<=\w\))\.(?=[A-ZÄÖÜ])")
 """A full stop without a space behind it ends a sentence where two letters stand before it and a capital behind it."""
 _UNSEEN_IN = re.compile(_UNSEEN)
 _LINES = re.compile(_NEWLINE)
@@ -26,7 +26,7 @@ _WORDS = re.compile(r"[^\W_]+")
 _WORD = re.compile(r"[ \t\u00a0]*(\S+)")
 _TAIL = 100
 """Characters of a line that its last words are looked for in."""
-_FIRST = re.compile(r"[ \t\u00a0]*([^\W_]+)")
+_FIRST = re.compile(r"[ \t\u00a0\"'„“«(\[]*([^\W_]+)")
 _NEXT = re.compile(r"[^\S\r\n]*(?:([^\W\d_]+)|$)")
 _GOES_ON = (",", ":", "(", "/", "-", "–", "&", "+")
 
