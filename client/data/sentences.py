@@ -18,8 +18,9 @@ _TOKEN = re.compile(
     rf"|(?P<break>{_NEWLINE}(?:[^\S\r\n]*{_NEWLINE}|(?=\s*(?:[-*•]|\d+[.)]\s|[A-ZÄÖÜ][A-Za-zÄÖÜäöüß /]{{2,30}}:))))"
     rf"|(?P<line>{_NEWLINE})|(?P<item>\s(?=(?:(?:\d{{1,2}}|[a-h])\)|[•|])\s))"
 )
-_ENDS = re.compile(r"\.(?=\s|$)|(?<=[^\W\d_][^\W\d_])\.(?=[\"'„“«(\[]?[A-ZÄÖÜ])|(?<=\w\))\.(?=[A-ZÄÖÜ])")
+_ENDS = re.compile(r"\.(?=\s|$)|(?<=[^\W\d_][^\W\d_])\.(?=\.*[\"'„“«(\[]?[A-ZÄÖÜ])|(?<=\w\))\.(?=[A-ZÄÖÜ])")
 """A full stop without a space behind it ends a sentence where two letters stand before it and a capital behind it."""
+_STOPPED = re.compile(r"\.(?=\s|$)")
 _UNSEEN_IN = re.compile(_UNSEEN)
 _LINES = re.compile(_NEWLINE)
 _WORDS = re.compile(r"[^\W_]+")
@@ -49,11 +50,21 @@ class Cuts:
     """Of the abbreviations those that may stand behind their noun: between two nouns one ends a sentence."""
     openers: frozenset[str] = frozenset()
     """Words with a capital only where a sentence begins."""
+    continuing: frozenset[str] = frozenset()
+    """Words that no statement begins with."""
     unfinished: frozenset[tuple[str, ...]] = frozenset()
     """Words that no statement ends with."""
 
     @classmethod
-    def of(cls, *, abbreviations: Iterable[str], trailing: Iterable[str], openers: Iterable[str], unfinished: Iterable[str]) -> "Cuts":
+    def of(
+        cls,
+        *,
+        abbreviations: Iterable[str],
+        trailing: Iterable[str],
+        openers: Iterable[str],
+        continuing: Iterable[str],
+        unfinished: Iterable[str],
+    ) -> "Cuts":
         further: dict[str, set[str]] = {}
         behind = tuple(trailing)
         for one in (*abbreviations, *behind):
@@ -64,6 +75,7 @@ class Cuts:
             abbreviations=patterns,
             trailing=frozenset(one.lower().removesuffix(".") for one in behind),
             openers=frozenset(word.lower() for word in openers),
+            continuing=frozenset(word.lower() for word in continuing),
             unfinished=frozenset(tuple(phrase.lower().split()) for phrase in unfinished),
         )
 
@@ -135,14 +147,17 @@ class Lines:
     def begins(self, end: int) -> bool:
         """Whether the line after this end of one begins a statement: with a capital, and not for want of room in the line before."""
         first = _FIRST.match(self._text, end) if end in self._line else None
-        if first is None or not (first[1][0].isupper() or first[1][0].isdigit()) or self._unfinished(end):
+        if first is None or not (first[1][0].isupper() or first[1][0].isdigit()) or self._midst(end, first[1]):
             return False
         if not self._capitals and self._cuts.opens(first[1]):
             return True
         return not (self._wrapped and self._full(end))
 
-    def _unfinished(self, end: int) -> bool:
+    def _midst(self, end: int, first: str) -> bool:
+        """Whether a statement goes on over this end of a line, by the words before it and the first one after."""
         line = self._line[end]
+        if first.lower() in self._cuts.continuing:
+            return True
         words = tuple(_WORDS.findall(line[-_TAIL:].lower())[-_LONGEST:])
         return line.endswith(_GOES_ON) or any(words[-length:] in self._cuts.unfinished for length in range(1, len(words) + 1))
 
@@ -152,8 +167,11 @@ class Lines:
         return first is not None and len(self._line[end]) + 1 + len(first[1]) > self._width
 
     def _is_wrapped(self) -> bool:
-        """Full lines in the midst of a statement tell; where all letters are capitals, most lines have to be full."""
-        full = [end for end in self._line if self._full(end)]
-        if self._capitals and 2 * len(full) > max(2, len(self._line)):
-            return True
-        return any(self._unfinished(end) or ((first := _FIRST.match(self._text, end)) and first[1][0].islower()) for end in full)
+        """Full lines in the midst of a statement tell; and full stops, where no line without one is less than full."""
+        full = dict.fromkeys(end for end in self._line if self._full(end))
+        if full and _STOPPED.search(self._text):
+            short = (line for end, line in self._line.items() if line and end not in full)
+            if all(line.endswith(".") for line in short):
+                return True
+        firsts = ((end, _FIRST.match(self._text, end)) for end in full)
+        return any(first is not None and (first[1][0].islower() or self._midst(end, first[1])) for end, first in firsts)

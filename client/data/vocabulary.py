@@ -119,6 +119,8 @@ class SentencePhrases(Section):
     """Abbreviations that may stand behind their noun: between two nouns one ends a sentence."""
     openers: Phrases = ()
     """Words that have a capital only where a sentence begins."""
+    continuing: Phrases = ()
+    """No statement begins with them."""
     unfinished: Phrases = ()
     """No statement ends with them: the next line goes on."""
 

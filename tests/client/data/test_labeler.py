@@ -1,7 +1,11 @@
 """What the labeler reads in a report: hard sentences, phantoms in every style, real reports, and laws over any text."""
 
 import random
+import re
+import textwrap
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -75,6 +79,30 @@ def test_real_reports_are_called_normal_where_people_called_them_so() -> None:
     assert all(found[finding].f1 >= 0.85 for finding in ("cardiomegaly", "atelectasis", "lung_lesion")), found
 
 
+def by_line(text: str) -> str:
+    """One statement a line, without full stops."""
+    return re.sub(r"\.\s+(?=[A-ZÄÖÜ])", "\n", text).removesuffix(".")
+
+
+def glued(text: str) -> str:
+    return re.sub(r"\.\s+(?=[A-ZÄÖÜ])", ".", text)
+
+
+@pytest.mark.skipif(not REPORTS.exists(), reason=f"the Indiana University reports are not at {REPORTS}")
+def test_real_reports_say_the_same_however_their_lines_break() -> None:
+    texts = [" ".join(one.text.split()) for one in list(reports_in(REPORTS))[::10]]
+    for written in (partial(textwrap.fill, width=60), partial(textwrap.fill, width=80), by_line, glued):
+        for form in (str, str.upper):
+            assert [text for text in texts if ENGLISH.labels(text) != ENGLISH.labels(form(written(text)))] == []
+
+
+@pytest.mark.parametrize("written", [partial(textwrap.fill, width=50), partial(textwrap.fill, width=72), by_line, glued])
+def test_german_reports_do_too(written: Callable[[str], str]) -> None:
+    drawn, sentences = random.Random(0), [one.text for one in hard_in(HERE / "german_sentences.txt")]
+    texts = [" ".join(drawn.sample(sentences, drawn.randint(2, 8))) for _ in range(200)]
+    assert [text for text in texts if GERMAN.labels(text) != GERMAN.labels(written(text))] == []
+
+
 def test_uncertainty_with_a_negation_in_it_comes_before_negation_and_that_before_other_uncertainty() -> None:
     assert told("Cannot exclude effusion.") == {"pleural_effusion": "uncertain"}
     assert told("No suspected effusion.") == {"pleural_effusion": "negative"}
@@ -132,6 +160,8 @@ Rippenfraktur links"""
             "pleural_effusion -, cardiomegaly -, pneumothorax + left",
         ),
         ("NO EFFUSION\nLEFT PNEUMOTHORAX", "pleural_effusion -, pneumothorax + left"),
+        ("NO FOCAL CONSOLIDATION. NO PLEURAL EFFUSION, NO\nFRACTURE.", "consolidation -, pleural_effusion -, fracture -"),
+        ("THE HEART IS NORMAL. BOTH LUNGS ARE\nCLEAR. NO FRACTURE", "cardiomegaly -, lung_opacity -, consolidation -, fracture -"),
         ("NO ACUTE\nFRACTURE OR\nEFFUSION", "fracture -, pleural_effusion -"),
         ("No evidence of\nKerley B lines", "edema -"),
         ("Lungs:\nClear\nPleura:\nNo effusion", "lung_opacity -, consolidation -, pleural_effusion -"),
