@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from client.data.clauses import OTHER, Item, Severity, Side, State, claims, reached, severity_of, side_of, state_of
-from client.data.vocabulary import FINDINGS, PATHOLOGIES, Kind, Meaning, Node, Token, read_vocabularies, tokens, tree_of
+from client.data.clauses import NEAR, OTHER, Claim, Item, Severity, Side, State, claims, reached, severity_of, side_of, state_of
+from client.data.sentences import Token
+from client.data.vocabulary import FINDINGS, PATHOLOGIES, Kind, Meaning, Node, cuts_of, read_vocabularies, tokens, tree_of
 
 Label = Literal["positive", "negative", "uncertain", "unmentioned"]
 LONGEST = 200
 """Words of a sentence: what goes on for longer is a list or no text, and is cut, for each word is held against all before it."""
 _SAYING: tuple[Kind, ...] = ("finding", "absent", "other", "normal", "negated_before", "negated_after")
+"""That tell what is there, and what is not."""
+_CUES: tuple[Kind, ...] = ("uncertain_first", "negated_before", "uncertain_before", "uncertain_after", "history")
+"""That reach a mention behind them."""
+_MANY = 30
+"""Phrases of a sentence that are gone through for each mention in it."""
 _RANK: Mapping[Label, int] = {"positive": 3, "uncertain": 2, "negative": 1, "unmentioned": 0}
 
 
@@ -33,6 +39,17 @@ class Mention:
     """The words that made it negative or uncertain; empty of a plain one."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A mention, and what of its sentence may take it back."""
+
+    mention: Mention
+    limited: bool
+    """It is denied of a kind of the finding only, as in `no acute fracture`."""
+    excepted: bool
+    """It is named as the exception to what stands before it."""
+
+
 class Labeler:
     def __init__(self, *, language: str = "en", own: Sequence[Path] = ()) -> None:
         """`own` are phrase files of the site. ConfigError for one that is none."""
@@ -42,18 +59,21 @@ class Labeler:
         # Apart: such words also stand in the phrases that say what is there.
         temporal = (phrase for one in vocabularies for phrase in one.temporal.words if phrase not in without)
         self._temporal = tree_of((phrase, ("other", "")) for phrase in temporal)
+        self._limits = frozenset(phrase for one in vocabularies for phrase in one.cues.limits if phrase not in without)
+        self._cuts = cuts_of(vocabularies[1:])
 
     def mentions(self, text: str) -> list[Mention]:
         """In their order. A phrase that stands for two findings is a mention of both."""
-        found: list[Mention] = []
+        found: list[_Read] = []
         sentence: list[Token] = []
-        for token in (*tokens(text), None):
+        for token in (*tokens(text, self._cuts), None):
             if token is not None and token.word:
                 sentence.append(token)
             if sentence and (token is None or not token.word or len(sentence) == LONGEST):
-                found.extend(self._of_sentence(text, sentence))
+                found.extend(_but_for_exceptions(list(self._of_sentence(text, sentence))))
                 sentence = []
-        return found
+        there = {one.mention.finding for one in found if one.mention.state == "positive"}
+        return [one.mention for one in found if not (one.limited and one.mention.finding in there)]
 
     def labels(self, text: str) -> dict[str, Label]:
         """Each of `FINDINGS`: what is said of it most strongly, where several mentions differ."""
@@ -61,30 +81,104 @@ class Labeler:
 
     def comparisons(self, text: str) -> list[str]:
         """The words that hold this examination against an earlier one, in their order."""
-        said = list(tokens(text))
+        said = list(tokens(text, self._cuts))
         return [text[said[one.first].start : said[one.last].end] for one in phrases_in(said, self._temporal) if not one.has("comma")]
 
     def is_silent(self, text: str) -> bool:
         """Whether no word of it says that something is there or is not, or that all is well."""
-        return not any(one.has(*_SAYING) for one in phrases_in(list(tokens(text)), self._tree))
+        return not any(one.has(*_SAYING) for one in phrases_in(list(tokens(text, self._cuts)), self._tree))
 
-    def _of_sentence(self, text: str, sentence: list[Token]) -> Iterator[Mention]:
+    def _of_sentence(self, text: str, sentence: list[Token]) -> Iterator[_Read]:
         items = phrases_in(sentence, self._tree)
-        for claim in claims(items):
-            if reached(items, claim, ("history",)) is not None:
+        kinds = {kind for item in items for kind, _ in item.meanings}
+        if not kinds.isdisjoint(("side", "doubt")):
+            items = told_apart(items)
+        excepted = next((place for place, item in enumerate(items) if item.has("exception")), 0) if "exception" in kinds else len(items)
+        begun = starts(items) if len(items) > _MANY else None
+        for whole in claims(items):
+            of, claim = around(items, whole, begun[whole.begin]) if begun else (items, whole)
+            if reached(of, claim, ("history",)) is not None:
                 continue
-            state, cue = state_of(items, claim)
-            first, last = sentence[items[claim.begin].first], sentence[items[claim.at].last]
-            yield Mention(
+            state, cue = state_of(of, claim)
+            first, last = sentence[of[claim.begin].first], sentence[of[claim.at].last]
+            mention = Mention(
                 finding=claim.finding,
                 state=state,
-                side=side_of(items, claim),
-                severity=severity_of(items, claim),
+                side=side_of(of, claim),
+                severity=severity_of(*(near(of, claim) if begun else (of, claim))),
                 start=first.start,
                 end=last.end,
                 words=text[first.start : last.end],
                 cue=text[sentence[cue.first].start : sentence[cue.last].end] if cue else "",
             )
+            denied = range(cue.first, of[claim.begin].first) if cue and state == "negative" else ()
+            yield _Read(mention, any(sentence[place].word in self._limits for place in denied), whole.at > excepted)
+
+
+def _but_for_exceptions(sentence: list[_Read]) -> list[_Read]:
+    """`Lungs clear apart from a consolidation` does not deny the consolidation."""
+    there = {one.mention.finding for one in sentence if one.excepted and one.mention.state != "negative"}
+    return [one for one in sentence if one.excepted or one.mention.state != "negative" or one.mention.finding not in there]
+
+
+def told_apart(items: list[Item]) -> list[Item]:
+    """With a stop where one side is done with and the other begins, and without negations that are themselves denied."""
+    found: list[Item] = []
+    doubted = False
+    for place, item in enumerate(items):
+        if item.has("stop"):
+            doubted = False
+        if item.has("comma", "and") and _turns(items, place):
+            found.append(Item((("stop", ""),), item.first, item.last))
+        elif item.has("doubt") and any(_only_after(one) for one in items[place + 1 :]):
+            doubted = True
+        elif not (doubted and _only_after(item)):
+            found.append(item)
+    return found
+
+
+def _only_after(item: Item) -> bool:
+    return item.has("negated_after") and not item.has("negated_before", "normal")
+
+
+def _turns(items: list[Item], place: int) -> bool:
+    """Whether one side is done with before this comma, and the other begins: `no effusion left, right small effusion`."""
+    if not 0 < place < len(items) - 2 or not (items[place - 1].has("side") and items[place + 1].has("side")):
+        return False
+    if items[place - 1].value("side") == items[place + 1].value("side"):
+        return False
+    before = items[:place]
+    denied = any(item.has("negated_before") for item in before) and any(item.has("finding") for item in before)
+    following = (item for item in items[place + 2 :] if not item.has("severity"))
+    return denied and next(following, items[place]).has("finding") and not any(item.has("or") for item in items[place + 2 :])
+
+
+def starts(items: list[Item]) -> list[int]:
+    """Of each place the first that can bear on a claim there: the nearest cue of each kind in its clause, or the finding before."""
+    found: list[int] = []
+    begun, cues = 0, dict[Kind, int]()
+    for place, item in enumerate(items):
+        found.append(min(begun, *cues.values()) if cues else begun)
+        if item.has("stop"):
+            begun, cues = place, {}
+            continue
+        # One that may stand behind its mention need not reach: the one before may.
+        either = item.has("negated_after", "uncertain_after")
+        for kind in (kind for kind in _CUES if item.has(kind)):
+            cues[kind] = cues.get(kind, place) if either else place
+        if item.has("finding", "other"):
+            begun = place
+    return found
+
+
+def around(items: list[Item], claim: Claim, start: int) -> tuple[list[Item], Claim]:
+    return items[start:] if start else items, Claim(claim.finding, claim.at - start, claim.begin - start, claim.absent)
+
+
+def near(items: list[Item], claim: Claim) -> tuple[list[Item], Claim]:
+    """As many items on either side as its severity can be away from it."""
+    start = max(0, claim.at - NEAR - 1)
+    return items[start : claim.at + NEAR + 2], Claim(claim.finding, claim.at - start, max(0, claim.begin - start), claim.absent)
 
 
 def phrases_in(sentence: Sequence[Token], tree: Node) -> list[Item]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from client.data.cells import CellError, numbered_rows, unfit
 from client.data.splits import PARTS
 from rainhill.config import DataConfig
 from rainhill.errors import DataError
@@ -113,6 +114,8 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text: save it as 'CSV UTF-8'") from error
+    except CellError as error:
+        raise DataError(f"{path}: {error}") from error
     except (OSError, csv.Error, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as a manifest ({type(error).__name__}: {str(error).partition(chr(10))[0]})") from error
     if not any(table.columns):
@@ -125,25 +128,32 @@ def read_table(path: Path) -> Table:
 
 def _read_csv(path: Path) -> Table:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        delimiter = max(",;\t", key=file.readline().count)
-        file.seek(0)
-        lines = csv.reader(file, delimiter=delimiter)
-        header = tuple(name.strip() for name in next(lines, []))
-        rows, problems = [], []
-        for number, cells in enumerate(lines, start=2):
+        lines = numbered_rows(file)
+        header = tuple(name.strip() for name in next(lines, (1, []))[1])
+        rows: list[tuple[int, Mapping[str, str]]] = []
+        problems: list[Problem] = []
+        for number, cells in lines:
             if len(cells) == len(header):
+                problems += _unfit(number, cells, header)
                 rows.append((number, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
             elif cells:
                 problems.append(Problem(row=number, column="", what=f"{len(cells)} cells, expected {len(header)} as in the header"))
     return Table(columns=header, rows=tuple(rows), problems=tuple(problems))
 
 
+def _unfit(number: int, cells: Sequence[str], columns: Sequence[str]) -> Iterator[Problem]:
+    found = unfit(cells, columns)
+    if found is not None:
+        yield Problem(row=number, column=found[0], what=found[1])
+
+
 def _read_parquet(path: Path) -> Table:
     table = pq.read_table(path)
+    names = tuple(table.column_names)
     columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
-    numbered = enumerate(zip(*columns, strict=True), start=2)
-    rows = tuple((number, dict(zip(table.column_names, cells, strict=True))) for number, cells in numbered)
-    return Table(columns=tuple(table.column_names), rows=rows)
+    numbered = list(enumerate(zip(*columns, strict=True), start=2))
+    problems = tuple(problem for number, cells in numbered for problem in _unfit(number, cells, names))
+    return Table(columns=names, rows=tuple((number, dict(zip(names, cells, strict=True))) for number, cells in numbered), problems=problems)
 
 
 def _text(value: Any) -> str:

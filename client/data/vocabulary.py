@@ -3,11 +3,14 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from client.data import sentences
+from client.data.sentences import Cuts, Token
 from rainhill.errors import ConfigError
 from rainhill.text import did_you_mean
 from rainhill.toml import Section, read_toml
@@ -22,40 +25,45 @@ FINDINGS = ("no_finding", *PATHOLOGIES, "support_devices")
 Kind = Literal[
     "finding", "absent", "subject", "predicate", "normal", "other", "side", "severity",
     "uncertain_first", "negated_before", "negated_after", "uncertain_before", "uncertain_after", "pseudo", "history",
-    "stop", "comma", "and", "or",
+    "stop", "exception", "doubt", "comma", "and", "or",
 ]  # fmt: skip
+_KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "stops": ("stop",),
+    "exceptions": ("stop", "exception"),
+    "doubts": ("negated_before", "doubt"),
+    "limits": (),
+    "conjunctions": ("and",),
+    "alternatives": ("or",),
+}
 Meaning = tuple[Kind, str]
 """What a phrase says, and of which finding, side or severity; the second is empty where it says nothing of the kind."""
-_TOKEN = re.compile(
-    # A list's next line, and a heading, begin a sentence; a line that is merely full does not.
-    r"(?P<end>[.!;](?=\s|$)|\n[^\S\n]*\n|\n(?=\s*(?:[-*•]|\d+[.)]\s|[A-Z][A-Za-z /]{2,30}:)))"
-    r"|(?P<word>[^\W_]+(?:\.\d+)?|[,:])|(?P<asked>\?)"
-)
+_OPTIONAL = re.compile(r"\[([^][]*)\]|\{([^{}]*)\}")
+_PLAIN = Cuts()
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    word: str
-    """In lower case; a question mark is `?` before what it asks for, and `(?)` after it; empty where a sentence ends."""
-    start: int
-    end: int
-
-
-def tokens(text: str) -> Iterator[Token]:
-    for found in _TOKEN.finditer(text):
-        start, end = found.span()
-        if found["word"]:
-            yield Token("," if found["word"] == ":" else found["word"].lower(), start, end)
-        elif found["asked"]:
-            yield Token("?" if start == 0 or text[start - 1].isspace() else "(?)", start, end)
-        else:
-            yield Token("", start, end)
+def tokens(text: str, cuts: Cuts | None = None) -> Iterator[Token]:
+    """Cut as the labeler cuts a text, whatever its language, unless a site has words of its own for that."""
+    return sentences.tokens(text, cuts or cuts_of())
 
 
 def _words(phrase: str) -> str:
-    if not any(token.word for token in tokens(phrase)):
+    if not any(token.word for token in sentences.tokens(phrase, _PLAIN)):
         raise ValueError("has no word")
     return phrase
+
+
+def _written_out(phrases: tuple[str, ...]) -> tuple[str, ...]:
+    """`{no|without} [any] sign` is four phrases: one of what is in braces, and one or none of what is in brackets."""
+    found: list[str] = []
+    for phrase in phrases:
+        choice = _OPTIONAL.search(phrase)
+        if choice is None:
+            found.append(phrase)
+            continue
+        ways = ("", *choice[1].split("|")) if choice[1] is not None else choice[2].split("|")
+        begun, ended = phrase[: choice.start()], phrase[choice.end() :]
+        found.extend(_written_out(tuple(" ".join(f"{begun} {way} {ended}".split()) for way in ways)))
+    return tuple(dict.fromkeys(found))
 
 
 def _known(finding: str) -> str:
@@ -64,7 +72,7 @@ def _known(finding: str) -> str:
     return finding
 
 
-Phrases = tuple[Annotated[str, AfterValidator(_words)], ...]
+Phrases = Annotated[tuple[Annotated[str, AfterValidator(_words)], ...], AfterValidator(_written_out)]
 
 
 class FindingPhrases(Section):
@@ -88,12 +96,33 @@ class Cues(Section):
     """They look like a negation and are none, such as `no change`."""
     stops: Phrases = ()
     """No cue reaches over them."""
+    exceptions: Phrases = ()
+    """Stops behind which stands what is not meant, such as `apart from`."""
+    doubts: Phrases = ()
+    """Negations of a whole statement, such as `no evidence that`: of a negation in it they leave nothing."""
+    limits: Phrases = ()
+    """Words of a negation that denies a kind of a finding only, as `acute` in `no acute fracture`."""
     history: Phrases = ()
     """What follows is of the past, or of what was asked, and no mention."""
     conjunctions: Phrases = ()
     """`and`: a negation ends at one that an own size follows, unless the list goes on with `or`."""
     alternatives: Phrases = ()
     """`or`."""
+
+
+class SentencePhrases(Section):
+    """Where a sentence ends."""
+
+    abbreviations: Phrases = ()
+    """Their full stops end none, unless one of the openers follows."""
+    trailing: Phrases = ()
+    """Abbreviations that may stand behind their noun: between two nouns one ends a sentence."""
+    openers: Phrases = ()
+    """Words that have a capital only where a sentence begins."""
+    continuing: Phrases = ()
+    """No statement begins with them."""
+    unfinished: Phrases = ()
+    """No statement ends with them: the next line goes on."""
 
 
 class NormalPhrases(Section):
@@ -111,6 +140,7 @@ class Vocabulary(Section):
     temporal: NormalPhrases = NormalPhrases()
     """They hold this examination against an earlier one."""
     cues: Cues = Cues()
+    ends: SentencePhrases = SentencePhrases()
     sides: Mapping[Literal["left", "right", "both"], Phrases] = Field(default_factory=dict)
     severity: Mapping[Literal["mild", "moderate", "severe"], Phrases] = Field(default_factory=dict)
     without: Phrases = ()
@@ -121,9 +151,9 @@ class Vocabulary(Section):
                 yield from ((phrase, (kind, finding)) for phrase in phrases)  # type: ignore[misc]
         for kind, phrases in (("normal", self.normal.words), ("other", self.other.words)):
             yield from ((phrase, (kind, "")) for phrase in phrases)  # type: ignore[misc]
-        names = {"stops": "stop", "conjunctions": "and", "alternatives": "or"}
         for name in type(self.cues).model_fields:
-            yield from ((phrase, (names.get(name, name), "")) for phrase in getattr(self.cues, name))  # type: ignore[misc]
+            for kind in _KINDS.get(name, (name,)):
+                yield from ((phrase, (kind, "")) for phrase in getattr(self.cues, name))  # type: ignore[misc]
         for kind, table in (("side", self.sides), ("severity", self.severity)):
             for value, phrases in table.items():
                 yield from ((phrase, (kind, value)) for phrase in phrases)  # type: ignore[misc]
@@ -141,7 +171,8 @@ def tree_of(phrases: Iterable[tuple[str, Meaning]]) -> Node:
     root = Node(further={",": Node(meanings=(("comma", ""),))})
     for phrase, meaning in phrases:
         node = root
-        for token in tokens(phrase):
+        # An abbreviation's full stops are not matched.
+        for token in filter(lambda token: token.word, sentences.tokens(phrase, _PLAIN)):
             node = node.further.setdefault(token.word, Node())
         if meaning not in node.meanings:
             node.meanings += (meaning,)
@@ -164,3 +195,27 @@ def read_vocabularies(language: str, own: Sequence[Path] = ()) -> list[Vocabular
         if found[-1].language != language:
             raise ConfigError(f"{path}: its phrases are of language {found[-1].language!r}, wanted are those of {language!r}")
     return found
+
+
+def cuts_of(own: Sequence[Vocabulary] = ()) -> Cuts:
+    """Of all languages, and of the site's files: reports mix them, and few of their abbreviations mean another thing elsewhere."""
+    return _shipped_cuts() if not own else _cuts((*_shipped(), *own))
+
+
+@cache
+def _shipped() -> tuple[Vocabulary, ...]:
+    return tuple(read_toml(path, Vocabulary) for path in sorted(HERE.glob("*.toml")))
+
+
+@cache
+def _shipped_cuts() -> Cuts:
+    return _cuts(_shipped())
+
+
+def _cuts(vocabularies: Sequence[Vocabulary]) -> Cuts:
+    without = {phrase for one in vocabularies for phrase in one.without}
+
+    def said(name: str) -> list[str]:
+        return [phrase for one in vocabularies for phrase in getattr(one.ends, name) if phrase not in without]
+
+    return Cuts.of(**{name: said(name) for name in SentencePhrases.model_fields})

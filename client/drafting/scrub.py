@@ -110,7 +110,8 @@ def _ways(text: str, labeler: Labeler, rules: _Rules) -> Iterator[str]:
         joined = "".join(part + mark for part, mark in zip(parts, [*pieces[1::2], ""], strict=True))
         yield tidy(applied(rules.mends, joined), rules.first, rules.last)
         yield ". ".join(capital(part, like="A") for part in parts if part)
-    yield tidy(_without_comparisons(text, labeler), rules.first, rules.last)
+    for begun in (shorter, text):
+        yield tidy(_without_comparisons(begun, labeler), rules.first, rules.last)
     yield from _anew(labeler.mentions(text), labeler, rules.language)
 
 

@@ -1,28 +1,48 @@
-"""A report taken apart at its headings, as MIMIC-CXR's are written. Johnson et al. 2019, Scientific Data 6:317."""
+"""A report taken apart at its headings, as MIMIC-CXR's are written (Johnson et al. 2019, Scientific Data 6:317), and as German ones are."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from client.data.sentences import Lines
+from client.data.vocabulary import cuts_of
+
 Section = Literal["indication", "comparison", "technique", "findings", "impression", "wet_read", "addendum", "other", "body"]
 _HEADINGS: dict[Section, tuple[str, ...]] = {
     "indication": (
         "indication", "indications", "clinical indication", "clinical information", "clinical history", "clinical data", "history",
         "patient history", "reason for exam", "reason for examination", "reason for study", "reason for the exam",
-        "reason for this examination",
+        "reason for this examination", "klinische angaben", "klinische angabe", "klinische angaben und fragestellung",
+        "klinische angaben/fragestellung", "klinische angaben / fragestellung", "klinische information", "klinische informationen",
+        "klinische fragestellung", "klinik", "klinik und fragestellung", "klinik/fragestellung", "klinik / fragestellung", "anamnese",
+        "indikation", "indikationen", "rechtfertigende indikation", "fragestellung", "fragestellungen", "anforderung",
     ),
-    "comparison": ("comparison", "comparisons", "comparison study", "comparison studies", "comparison exam", "comparison film"),
-    "technique": ("technique", "examination", "exam", "procedure", "type of examination", "type of exam", "study"),
+    "comparison": (
+        "comparison", "comparisons", "comparison study", "comparison studies", "comparison exam", "comparison film",
+        "vergleich", "vergleichsaufnahme", "vergleichsaufnahmen", "voraufnahme", "voraufnahmen", "voruntersuchung", "voruntersuchungen",
+        "vorbefund", "vorbefunde",
+    ),
+    "technique": (
+        "technique", "examination", "exam", "procedure", "type of examination", "type of exam", "study",
+        "technik", "aufnahmetechnik", "untersuchungstechnik", "methode", "methodik", "untersuchung", "untersuchungsart",
+    ),
     "findings": (
         "findings", "finding", "findings and impression", "findings/impression", "findings / impression", "impression and findings",
+        "befund", "befunde", "radiologischer befund", "röntgenbefund", "befundbeschreibung", "befund und beurteilung", "befund/beurteilung",
+        "befund / beurteilung",
     ),
-    "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion"),
-    "wet_read": ("wet read", "preliminary report"),
-    "addendum": ("addendum", "addenda", "final addendum"),
+    "impression": (
+        "impression", "impressions", "conclusion", "conclusions", "opinion",
+        "beurteilung", "zusammenfassung", "zusammenfassende beurteilung", "zusammenfassung und beurteilung", "abschließende beurteilung",
+        "radiologische beurteilung", "fazit",
+    ),
+    "wet_read": ("wet read", "preliminary report", "vorläufiger befund", "vorabbefund"),
+    "addendum": ("addendum", "addenda", "final addendum", "nachtrag", "ergänzung", "zusatzbefund"),
     "other": (
         "notification", "notifications", "recommendation", "recommendations", "recommendation(s)", "recommendations(s)", "dictated by",
         "signed by", "electronically signed by",
+        "empfehlung", "empfehlungen", "procedere",
     ),
 }  # fmt: skip
 _SECTION: dict[str, Section] = {name: section for section, names in _HEADINGS.items() for name in names}
@@ -35,11 +55,13 @@ _HEADING = re.compile(
     | ^[ \t]*(?P<wet>WET[ \t]READ\b[^\n]*)$
     | (?:^|(?<=[.!?])(?=[ \t]))[ \t]*(?P<named>(?i:{_KNOWN}))[ \t]*:
     | ^[ \t]*(?P<alone>{_UPPER})[ \t]*$
-    | ^[ \t]*(?P<film>(?=[^:\n]*(?:CHEST|VIEW|RADIOGRAPH))(?:[A-Z0-9 ()/\#,.&'_-]|(?<=\d):(?=\d))+):
+    | ^[ \t]*(?P<film>(?:R(?:ö|oe)ntgen|Rö)\b(?=[^:\n]*Thorax)[^:\n]{{1,80}}
+        |(?=[^:\n]*(?:CHEST|VIEW|RADIOGRAPH))(?:[A-Z0-9 ()/\#,.&'_-]|(?<=\d):(?=\d))+):
     """,
     re.MULTILINE | re.VERBOSE,
 )
 _OPENS = ("indication", "comparison", "technique")
+_STOPS = (".", "!", "?", ";")
 _ITEM = re.compile(r"[ \t]*(?:[-*•]|\d+[.)])[ \t]")
 
 
@@ -107,17 +129,19 @@ def _section_of(heading: re.Match[str], current: Section) -> Section | None:
 
 
 def unwrapped(text: str) -> str:
-    """Lines that were only full are joined; paragraphs and the items of a list stay apart."""
-    paragraphs: list[str] = []
-    for paragraph in re.split(r"\n[^\S\n]*\n", text):
-        lines: list[str] = []
-        for line in paragraph.splitlines():
-            if not line.strip():
-                continue
-            if lines and not _ITEM.match(line):
-                lines[-1] = f"{lines[-1]} {' '.join(line.split())}"
-            else:
-                lines.append(" ".join(line.split()))
-        if lines:
-            paragraphs.append("\n".join(lines))
-    return "\n\n".join(paragraphs)
+    """Lines that were only full are joined; paragraphs, the items of a list and lines that begin a statement stay apart."""
+    text = "\n".join(text.splitlines())
+    lines = Lines(text, cuts_of())
+    written: list[str] = []
+    end, blank = 0, False
+    for line in text.split("\n"):
+        begins, end = lines.begins(end), end + len(line) + 1
+        said = " ".join(line.split())
+        if not said:
+            blank = True
+        elif not written or blank or _ITEM.match(line) or (begins and not written[-1].endswith(_STOPS)):
+            written.append(f"\n{said}" if blank and written else said)
+            blank = False
+        else:
+            written[-1] += f" {said}"
+    return "\n".join(written)

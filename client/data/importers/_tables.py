@@ -6,13 +6,14 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from client.data.cells import CellError, numbered_rows, unfit
 from rainhill.errors import DataError
 from rainhill.text import shown
 
@@ -53,6 +54,8 @@ def rows(path: Path, needed: Iterable[str] = ()) -> Iterator[dict[str, str]]:
             yield from _csv_rows(path, file, needed)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text") from error
+    except CellError as error:
+        raise DataError(f"{path}: {error}") from error
     except (OSError, EOFError, zlib.error, csv.Error, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as a table ({type(error).__name__}: {str(error).partition(chr(10))[0]})") from error
 
@@ -64,17 +67,16 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _csv_rows(path: Path, file: IO[str], needed: Iterable[str]) -> Iterator[dict[str, str]]:
-    delimiter = max(",;\t", key=file.readline().count)
-    file.seek(0)
-    lines = csv.reader(file, delimiter=delimiter)
-    header = [name.strip() for name in next(lines, [])]
+    lines = numbered_rows(file)
+    header = [name.strip() for name in next(lines, (1, []))[1]]
     _refuse_twice(path, header)
     refuse_without(path, header, needed)
-    for number, cells in enumerate(lines, start=2):
+    for number, cells in lines:
         if len(cells) != len(header):
             if not any(cells):
                 continue
             raise DataError(f"{path}: row {number}: {len(cells)} cells, expected {len(header)} as in the header")
+        _refuse_unfit(path, number, cells, header)
         yield dict(zip(header, cells, strict=True))
 
 
@@ -83,10 +85,17 @@ def _parquet_rows(path: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]
         header = [str(name) for name in file.schema_arrow.names]
         _refuse_twice(path, header)
         refuse_without(path, header, needed)
+        numbers = count(2)
         for batch in file.iter_batches(batch_size=_BATCH):
             columns = [[_text(value) for value in column.to_pylist()] for column in batch.columns]
             for cells in zip(*columns, strict=True):
+                _refuse_unfit(path, next(numbers), cells, header)
                 yield dict(zip(header, cells, strict=True))
+
+
+def _refuse_unfit(path: Path, number: int, cells: Sequence[str], header: Sequence[str]) -> None:
+    if (found := unfit(cells, header)) is not None:
+        raise DataError(f"{path}: row {number}, column {shown(found[0])!r}: {found[1]}")
 
 
 def _text(value: object) -> str:

@@ -204,7 +204,7 @@ def test_parquet_and_csv_are_read_alike(folder):
         ("image,patient\n1.png,Müller\n".encode("cp1252"), "is not UTF-8 text: save it as 'CSV UTF-8'"),
         (b"PAR1 and no more", "cannot be read as a manifest"),
         (b"image,patient,image\n", "row 1: column 'image' is there more than once"),
-        (b'image,patient\n1.png,"' + b"x" * 200_000, "cannot be read as a manifest"),
+        (b'image,patient\n1.png,"' + b"x" * 16_000_001, "row 2: a cell of more than 16,000,000 characters: is a quotation mark"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused(folder, content, message):
@@ -213,6 +213,23 @@ def test_a_file_that_is_no_manifest_is_refused(folder, content, message):
         read(folder)
     assert str(refusal.value).startswith(f"{folder / 'films.csv'}: {message}")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_control_character_is_refused_where_it_stands(folder):
+    write(folder, "1.png,P1,1,train,f,64,pa,Ke\0in Pneumothorax", "2.png,P2,0,test,,,,Lines\tand\ftabs")
+    assert problems(folder) == ["row 2, column 'report': control character U+0000 at character 3: take it out"]
+    pq.write_table(pa.table({"image": ["1.png"], "patient": ["P\x1b1"]}), folder / "films.csv")
+    assert problems(folder, columns={}, findings=()) == ["row 2, column 'patient': control character U+001B at character 2: take it out"]
+
+
+def test_a_long_cell_is_read_and_one_that_no_report_is_as_long_as_is_refused(folder):
+    write(folder, f"1.png,P1,1,train,f,64,pa,{'clear ' * 100_000}")
+    assert len(read(folder)[0].report) == 599_999
+    write(folder, f"1.png,P1,1,train,f,64,pa,{'x' * 4_000_001}")
+    assert problems(folder) == ["row 2, column 'report': 4,000,001 characters, expected at most 4,000,000"]
+    write(folder, "1.png,P1,1,train,f,64,pa,clear", f"2.png,P2,1,train,f,64,pa,{'x' * 16_000_001}")
+    with pytest.raises(DataError, match=r"films\.csv: row 3: a cell of more than 16,000,000 characters: is a quotation mark not closed\?"):
+        read(folder)
 
 
 def test_a_manifest_or_folder_that_is_not_there_is_named(folder):

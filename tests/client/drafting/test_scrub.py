@@ -74,6 +74,14 @@ def check(text: str, language: str = "en") -> str:
         ("The hilar contours are unchanged.", ""),
         ("Comparison: chest radiograph of 3/5/2021.\nHEART: normal.", "HEART: normal."),
         ("Small nodule.  Unchanged.\n\nNo effusion.", "Small nodule.\n\nNo effusion."),
+        ("Near-complete resolution of left effusion.", "Left effusion."),
+        ("The effusion has partially resolved.", "The effusion."),
+        ("The effusion is larger today.", "Effusion."),
+        ("ET tube has been withdrawn 2 cm.", "ET tube."),
+        ("Slight decrease in right effusion.", "Right effusion."),
+        ("There is a slight increase in the right effusion.", "Right effusion."),
+        ("Effusion, now moderate, was small.", "Effusion, moderate."),
+        ("No effusion as before\nNew cardiomegaly", "No effusion\nCardiomegaly"),
     ],
 )
 def test_a_sentence_loses_what_it_compares_with(text: str, left: str) -> None:
@@ -89,6 +97,13 @@ def test_a_sentence_loses_what_it_compares_with(text: str, left: str) -> None:
         ("Vollständige Rückbildung des Pleuraergusses rechts.", "Kein Pleuraerguss rechts."),
         ("Keine neuen Infiltrate.", "Keine Infiltrate."),
         ("Der Erguss ist nicht rückläufig.", "Erguss."),
+        ("Erguss idem.", "Erguss."),
+        ("Im Vgl. zur VA vom 03.05.2024 unveränderter Erguss links.", "Erguss links."),
+        ("Erguss links i. Vgl. zur VA größer.", "Erguss links."),
+        ("Leichte Zunahme des Ergusses rechts.", "Erguss rechts."),
+        ("Nahezu vollständige Rückbildung des Pleuraergusses rechts.", "Pleuraerguss rechts."),
+        ("Der Erguss hat sich weitgehend zurückgebildet.", "Der Erguss."),
+        ("V.a. Pneumonie re. Kein Erguss, Herz idem.", "V.a. Pneumonie re. Kein Erguss."),
     ],
 )
 def test_a_german_sentence_does_too(text: str, left: str) -> None:

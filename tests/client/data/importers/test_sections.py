@@ -106,6 +106,33 @@ def test_what_was_asked_has_many_headings(heading):
     assert sections(f"{heading}: Chest pain.\nIMPRESSION: Normal.").indication == "Chest pain."
 
 
+def test_a_german_report_is_taken_apart():
+    found = sections(
+        "Klinische Angaben: V.a. Pneumonie, Sturz, Rippenfraktur?\nRechtfertigende Indikation: Ausschluss Infiltrat\n"
+        "Technik: p.a. im Stehen\nVoraufnahmen: keine\nBefund: Unauffällig.\nBeurteilung: Kein Infiltrat.\nNachtrag: Telefonisch."
+    )
+    assert found.indication == "V.a. Pneumonie, Sturz, Rippenfraktur?\nAusschluss Infiltrat"
+    assert (found.technique, found.comparison, found.addendum) == ("p.a. im Stehen", "keine", "Telefonisch.")
+    assert found.report == "FINDINGS: Unauffällig.\nIMPRESSION: Kein Infiltrat."
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["Fragestellung", "KLINISCHE FRAGESTELLUNG", "Klinik", "Anamnese", "Indikation", "Klinik / Fragestellung", "Klinische  Angaben"],
+)
+def test_what_was_asked_has_many_german_headings(heading):
+    found = sections(f"{heading}: Pneumothorax?\n\nBefund: Kein Pneumothorax.")
+    assert (found.indication, found.report) == ("Pneumothorax?", "FINDINGS: Kein Pneumothorax.")
+
+
+@pytest.mark.parametrize("heading", ["Beurteilung", "ZUSAMMENFASSUNG", "Zusammenfassende Beurteilung"])
+def test_a_german_heading_names_the_film_or_concludes(heading):
+    found = sections(f"Röntgen-Thorax p.a. vom 3.5.2024: Freie Lungen. {heading}: Normal.")
+    assert (found.findings, found.impression) == ("Freie Lungen.", "Normal.")
+    assert sections("BEFUND\nFreie Lungen.\nBEURTEILUNG\nNormal.").report == "FINDINGS: Freie Lungen.\nIMPRESSION: Normal."
+    assert sections("Befund unverändert, kein Vergleich: nichts.").body == "Befund unverändert, kein Vergleich: nichts."
+
+
 def test_windows_line_ends_are_line_ends():
     assert sections("FINDINGS:\r\nClear\r\nlungs.\r\nIMPRESSION: Normal.\r\n").report == "FINDINGS: Clear lungs.\nIMPRESSION: Normal."
 
@@ -129,3 +156,9 @@ def test_a_joined_report_comes_apart_again(findings, impression):
 
 def test_lines_are_joined_and_items_are_not():
     assert unwrapped("One\n  two\n- three\n  four\n\n\nfive") == "One two\n- three four\n\nfive"
+
+
+def test_a_line_that_begins_a_statement_is_not_joined_to_the_one_before():
+    assert unwrapped("No effusion\nLeft pneumothorax\nand a fracture") == "No effusion\nLeft pneumothorax and a fracture"
+    assert unwrapped("Kein\nErguss\nKardiomegalie") == "Kein Erguss\nKardiomegalie"
+    assert unwrapped("LUNGS: no mass\nPLEURA: effusion\n\n\nHEART:\n\tnormal") == "LUNGS: no mass\nPLEURA: effusion\n\nHEART: normal"
