@@ -162,7 +162,8 @@ class Report(Section):
         reports = [report for report in cohort.reports if report.strip()][:MANY]
         if len(reports) < FEW:
             return
-        found = {language: [len(Labeler(language=language).mentions(report)) for report in reports] for language in languages()}
+        labelers = {language: Labeler(language=language) for language in languages()}
+        found = {language: [len(labeler.mentions(report)) for report in reports] for language, labeler in labelers.items()}
         own, other = found[self.language], max(found, key=lambda language: sum(found[language]))
         speaking, as_it_is = sum(map(bool, own)), f"as phrases of language {self.language!r} have it"
         if speaking < LEAST * len(reports):
