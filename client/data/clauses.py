@@ -16,6 +16,8 @@ REACH = 9
 """Words between a subject and what is said of it, and between a mention and a cue after it."""
 NEAR = 4
 """Words between a mention and its severity."""
+_CUES: tuple[Kind, ...] = ("uncertain_first", "negated_before", "uncertain_before", "uncertain_after", "history")
+"""That reach a mention behind them."""
 OTHER = "other"
 """In place of a finding: an abnormality of none of the classes."""
 
@@ -201,3 +203,63 @@ def severity_of(items: list[Item], claim: Claim) -> Severity:
         if not any(one.has("finding", "other", "stop") for one in between):
             return cast("Severity", item.value("severity"))
     return ""
+
+
+def told_apart(items: list[Item]) -> list[Item]:
+    """With a stop where one side is done with and the other begins, and without negations that are themselves denied."""
+    found: list[Item] = []
+    doubted = False
+    for place, item in enumerate(items):
+        if item.has("stop"):
+            doubted = False
+        if item.has("comma", "and") and _turns(items, place):
+            found.append(Item((("stop", ""),), item.first, item.last))
+        elif item.has("doubt") and any(_only_after(one) for one in items[place + 1 :]):
+            doubted = True
+        elif not (doubted and _only_after(item)):
+            found.append(item)
+    return found
+
+
+def _only_after(item: Item) -> bool:
+    return item.has("negated_after") and not item.has("negated_before", "normal")
+
+
+def _turns(items: list[Item], place: int) -> bool:
+    """Whether one side is done with before this comma, and the other begins: `no effusion left, right small effusion`."""
+    if not 0 < place < len(items) - 2 or not (items[place - 1].has("side") and items[place + 1].has("side")):
+        return False
+    if items[place - 1].value("side") == items[place + 1].value("side"):
+        return False
+    before = items[:place]
+    denied = any(item.has("negated_before") for item in before) and any(item.has("finding") for item in before)
+    following = (item for item in items[place + 2 :] if not item.has("severity"))
+    return denied and next(following, items[place]).has("finding") and not any(item.has("or") for item in items[place + 2 :])
+
+
+def starts(items: list[Item]) -> list[int]:
+    """Of each place the first that can bear on a claim there: the nearest cue of each kind in its clause, or the finding before."""
+    found: list[int] = []
+    begun, cues = 0, dict[Kind, int]()
+    for place, item in enumerate(items):
+        found.append(min(begun, *cues.values()) if cues else begun)
+        if item.has("stop"):
+            begun, cues = place, {}
+            continue
+        # One that may stand behind its mention need not reach: the one before may.
+        either = item.has("negated_after", "uncertain_after")
+        for kind in (kind for kind in _CUES if item.has(kind)):
+            cues[kind] = cues.get(kind, place) if either else place
+        if item.has("finding", "other"):
+            begun = place
+    return found
+
+
+def around(items: list[Item], claim: Claim, start: int) -> tuple[list[Item], Claim]:
+    return items[start:] if start else items, Claim(claim.finding, claim.at - start, claim.begin - start, claim.absent)
+
+
+def near(items: list[Item], claim: Claim) -> tuple[list[Item], Claim]:
+    """As many items on either side as its severity can be away from it."""
+    start = max(0, claim.at - NEAR - 1)
+    return items[start : claim.at + NEAR + 2], Claim(claim.finding, claim.at - start, max(0, claim.begin - start), claim.absent)

@@ -9,7 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from client.data.clauses import NEAR, OTHER, Claim, Item, Severity, Side, State, claims, reached, severity_of, side_of, state_of
+from client.data.clauses import (
+    OTHER,
+    Item,
+    Severity,
+    Side,
+    State,
+    around,
+    claims,
+    near,
+    reached,
+    severity_of,
+    side_of,
+    starts,
+    state_of,
+    told_apart,
+)
 from client.data.sentences import Token
 from client.data.vocabulary import FINDINGS, PATHOLOGIES, Kind, Meaning, Node, cuts_of, read_vocabularies, tokens, tree_of
 
@@ -18,8 +33,6 @@ LONGEST = 200
 """Words of a sentence: what goes on for longer is a list or no text, and is cut, for each word is held against all before it."""
 _SAYING: tuple[Kind, ...] = ("finding", "absent", "other", "normal", "negated_before", "negated_after")
 """That tell what is there, and what is not."""
-_CUES: tuple[Kind, ...] = ("uncertain_first", "negated_before", "uncertain_before", "uncertain_after", "history")
-"""That reach a mention behind them."""
 _MANY = 30
 """Phrases of a sentence that are gone through for each mention in it."""
 _RANK: Mapping[Label, int] = {"positive": 3, "uncertain": 2, "negative": 1, "unmentioned": 0}
@@ -119,66 +132,6 @@ def _but_for_exceptions(sentence: list[_Read]) -> list[_Read]:
     """`Lungs clear apart from a consolidation` does not deny the consolidation."""
     there = {one.mention.finding for one in sentence if one.excepted and one.mention.state != "negative"}
     return [one for one in sentence if one.excepted or one.mention.state != "negative" or one.mention.finding not in there]
-
-
-def told_apart(items: list[Item]) -> list[Item]:
-    """With a stop where one side is done with and the other begins, and without negations that are themselves denied."""
-    found: list[Item] = []
-    doubted = False
-    for place, item in enumerate(items):
-        if item.has("stop"):
-            doubted = False
-        if item.has("comma", "and") and _turns(items, place):
-            found.append(Item((("stop", ""),), item.first, item.last))
-        elif item.has("doubt") and any(_only_after(one) for one in items[place + 1 :]):
-            doubted = True
-        elif not (doubted and _only_after(item)):
-            found.append(item)
-    return found
-
-
-def _only_after(item: Item) -> bool:
-    return item.has("negated_after") and not item.has("negated_before", "normal")
-
-
-def _turns(items: list[Item], place: int) -> bool:
-    """Whether one side is done with before this comma, and the other begins: `no effusion left, right small effusion`."""
-    if not 0 < place < len(items) - 2 or not (items[place - 1].has("side") and items[place + 1].has("side")):
-        return False
-    if items[place - 1].value("side") == items[place + 1].value("side"):
-        return False
-    before = items[:place]
-    denied = any(item.has("negated_before") for item in before) and any(item.has("finding") for item in before)
-    following = (item for item in items[place + 2 :] if not item.has("severity"))
-    return denied and next(following, items[place]).has("finding") and not any(item.has("or") for item in items[place + 2 :])
-
-
-def starts(items: list[Item]) -> list[int]:
-    """Of each place the first that can bear on a claim there: the nearest cue of each kind in its clause, or the finding before."""
-    found: list[int] = []
-    begun, cues = 0, dict[Kind, int]()
-    for place, item in enumerate(items):
-        found.append(min(begun, *cues.values()) if cues else begun)
-        if item.has("stop"):
-            begun, cues = place, {}
-            continue
-        # One that may stand behind its mention need not reach: the one before may.
-        either = item.has("negated_after", "uncertain_after")
-        for kind in (kind for kind in _CUES if item.has(kind)):
-            cues[kind] = cues.get(kind, place) if either else place
-        if item.has("finding", "other"):
-            begun = place
-    return found
-
-
-def around(items: list[Item], claim: Claim, start: int) -> tuple[list[Item], Claim]:
-    return items[start:] if start else items, Claim(claim.finding, claim.at - start, claim.begin - start, claim.absent)
-
-
-def near(items: list[Item], claim: Claim) -> tuple[list[Item], Claim]:
-    """As many items on either side as its severity can be away from it."""
-    start = max(0, claim.at - NEAR - 1)
-    return items[start : claim.at + NEAR + 2], Claim(claim.finding, claim.at - start, max(0, claim.begin - start), claim.absent)
 
 
 def phrases_in(sentence: Sequence[Token], tree: Node) -> list[Item]:
