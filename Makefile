@@ -30,18 +30,19 @@ demo-consortium: $(READY)
 demo-report: $(READY)
 	$(BIN)/rainhill simulate reporting
 
-# Two workers, one torch thread each: threads that wait for one another on shared cores cost more than they give. A file's tests stay with
-# one worker, so that what they share is set up once.
+# One torch thread each: threads that wait for one another on shared cores cost more than they give. A worker more than the two cores of a
+# small machine, because many tests wait for a process, a deadline or an alarm. A file's tests stay with one worker, so that what they share
+# is set up once.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # The same, and how much of the code it goes through, which takes longer.
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=90
 
 # The laws again, with examples that no run has seen yet.
 explore: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile explore -k "$(K)"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --hypothesis-profile explore -k "$(K)"
 
 check: $(READY)
 	$(BIN)/ruff format --check .
