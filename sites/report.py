@@ -22,6 +22,7 @@ from sites.verdict import (
     interval,
     measure,
     measure_title,
+    over_findings,
     site_verdict,
     verdict_text,
 )
@@ -134,6 +135,7 @@ def _view(results: Results) -> dict[str, Any]:
         "others": _OTHERS[measure(results)],
         "measure_name": measure(results),
         "measure_title": measure_title(results),
+        "over_findings": over_findings(results),
     }
 
 

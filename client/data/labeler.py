@@ -98,7 +98,7 @@ class Labeler:
         return [text[said[one.first].start : said[one.last].end] for one in phrases_in(said, self._temporal) if not one.has("comma")]
 
     def is_silent(self, text: str) -> bool:
-        """Whether no word of it says that something is there or is not, or that all is well."""
+        """Whether no word by itself says that something is there or is not, or that all is well: of a text without a mention."""
         return not any(one.has(*_SAYING) for one in phrases_in(list(tokens(text, self._cuts)), self._tree))
 
     def _of_sentence(self, text: str, sentence: list[Token]) -> Iterator[_Read]:

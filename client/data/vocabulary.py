@@ -181,15 +181,15 @@ def tree_of(phrases: Iterable[tuple[str, Meaning]]) -> Node:
 
 def languages() -> list[str]:
     """Of which there are phrases."""
-    return sorted(path.stem for path in HERE.glob("*.toml"))
+    return list(_shipped())
 
 
 def read_vocabularies(language: str, own: Sequence[Path] = ()) -> list[Vocabulary]:
     """The language's, and then those of the files. ConfigError for a language that there is no file of, and for a file of another one."""
-    there = languages()
+    there = _shipped()
     if language not in there:
         raise ConfigError(f"there are no phrases of language {language!r}; there are those of {', '.join(there)}")
-    found = [read_toml(HERE / f"{language}.toml", Vocabulary)]
+    found = [there[language]]
     for path in own:
         found.append(read_toml(path, Vocabulary))
         if found[-1].language != language:
@@ -199,17 +199,17 @@ def read_vocabularies(language: str, own: Sequence[Path] = ()) -> list[Vocabular
 
 def cuts_of(own: Sequence[Vocabulary] = ()) -> Cuts:
     """Of all languages, and of the site's files: reports mix them, and few of their abbreviations mean another thing elsewhere."""
-    return _shipped_cuts() if not own else _cuts((*_shipped(), *own))
+    return _shipped_cuts() if not own else _cuts((*_shipped().values(), *own))
 
 
 @cache
-def _shipped() -> tuple[Vocabulary, ...]:
-    return tuple(read_toml(path, Vocabulary) for path in sorted(HERE.glob("*.toml")))
+def _shipped() -> Mapping[str, Vocabulary]:
+    return {path.stem: read_toml(path, Vocabulary) for path in sorted(HERE.glob("*.toml"))}
 
 
 @cache
 def _shipped_cuts() -> Cuts:
-    return _cuts(_shipped())
+    return _cuts(tuple(_shipped().values()))
 
 
 def _cuts(vocabularies: Sequence[Vocabulary]) -> Cuts:

@@ -34,7 +34,8 @@ def findings_there(mentions: Sequence[Mention]) -> tuple[str, ...]:
 
 
 def reading(labeler: Labeler, text: str) -> Reading:
-    mentions, silent = labeler.mentions(text), labeler.is_silent(text)
+    mentions = labeler.mentions(text)
+    silent = not mentions and labeler.is_silent(text)
     there = {finding: [one for one in mentions if one.finding == finding and one.state in THERE] for finding in CLASSES}
     return Reading(
         labels=labels_of(mentions) | ({"no_finding": "unmentioned"} if silent else {}),

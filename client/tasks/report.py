@@ -135,6 +135,11 @@ class Report(Section):
         told = np.array([bool(report.strip()) for report in cohort.reports], dtype=bool)
         return told | np.isfinite(cohort.labels).any(axis=1) if self.expand else told
 
+    @cached_property
+    def _labelers(self) -> dict[str, Labeler]:
+        """Of all languages: what tells in which one reports are."""
+        return {language: self.labeler if language == self.language else Labeler(language=language) for language in languages()}
+
     def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:
         """(N, T) tokens of prompt and report, and as targets those of the report; an image without one has none, and no loss."""
         from client.models.vlm import padded
@@ -162,8 +167,7 @@ class Report(Section):
         reports = [report for report in cohort.reports if report.strip()][:MANY]
         if len(reports) < FEW:
             return
-        labelers = {language: Labeler(language=language) for language in languages()}
-        found = {language: [len(labeler.mentions(report)) for report in reports] for language, labeler in labelers.items()}
+        found = {language: [len(labeler.mentions(report)) for report in reports] for language, labeler in self._labelers.items()}
         own, other = found[self.language], max(found, key=lambda language: sum(found[language]))
         speaking, as_it_is = sum(map(bool, own)), f"as phrases of language {self.language!r} have it"
         if speaking < LEAST * len(reports):

@@ -58,6 +58,8 @@ def test_a_draft_that_says_nothing_is_no_normal_report() -> None:
     drafts = ["asdf qwer", "Normal chest.", "No acute abnormality.", ""]
     normal = ["No effusion. No pneumothorax."] * len(drafts)
     said, wanted = read(*drafts), read(*normal)
+    # What is said of a subject says something, though neither word does so alone.
+    assert not read("The heart is enlarged.")[0].silent
     assert [one.silent for one in said] == [True, False, False, True] and not any(one.silent for one in wanted)
     found = clinical(said, wanted, np.arange(len(drafts)), section=SECTION, seed=(0,))
     assert found.means["silent"].value == 0.5 and found.means["errors"].value == 0.0
