@@ -11,7 +11,7 @@ and impression, as the hospital would have written it of a film with the finding
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from client.drafting.prompt import Prompt
 from client.drafting.quality import Evidence, House, Limit, Quality, Ratios, Witness, check, likelihood_of, ratios_of, swapped
 from client.drafting.regions import Region, occluded, overlap, score_of_sentence
 from client.drafting.strangeness import Familiar, features_of
+from client.drafting.track_record import named
 from client.embedded import EMBEDDED
 from client.models import Writer, Written
 from client.models.vlm import Vlm
@@ -51,6 +52,7 @@ SIDED = ("effusion", "pneumothorax", "consolidation", "atelectasis")
 PLACES = {"cardiomegaly": "cardiac", "effusion": "base", "pneumothorax": "apex", "consolidation": "lower"}
 """Of what the home hospital's style denies where it is not there, and so may be planted."""
 KINDS = {"any of the six errors": ERRORS, "a false, missed or misplaced finding": GRAVE, "a false or misplaced finding": CLAIMED}
+BUT = ", but for what the model does not see"
 READ_AS = {"effusion": "pleural_effusion", "oedema": "edema"}
 
 
@@ -136,35 +138,63 @@ class Judged:
     sure: dict[str, NDArray[np.float64]]
     """How sure the model is of each, by each measure that is the same for all errors."""
 
-    def agreement(self, kinds: Sequence[str]) -> NDArray[np.float64]:
-        drafts = [draft for draft, _ in self.pairs]
-        return np.array([-expected_errors(draft, some, kinds=kinds) for draft, some in zip(drafts, self.others, strict=True)])
+    def wrong(self, kinds: Sequence[str], but: Collection[str]) -> NDArray[np.bool_]:
+        return np.array([is_wrong(*pair, kinds=kinds, but=but) for pair in self.pairs])
 
-    def by(self, kinds: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-        return {**self.sure, f"agreement with {OTHERS} drawn drafts": self.agreement(kinds)}
+    def by(self, kinds: Sequence[str], but: Collection[str]) -> dict[str, NDArray[np.float64]]:
+        agreed = [-expected_errors(draft, some, kinds=kinds, but=but) for (draft, _), some in zip(self.pairs, self.others, strict=True)]
+        return {**self.sure, f"agreement with {OTHERS} drawn drafts": np.array(agreed)}
 
 
-def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: int) -> None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Left:
+    """Test drafts, and which of them a threshold of validation films keeps."""
+
+    wrong: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+
+    def told(self) -> str:
+        rows = np.random.default_rng(0).integers(len(self.wrong), size=(DRAWS, len(self.wrong)))
+        replicates = [self._share_left(self.wrong[row], self.kept[row]) for row in rows]
+        low, high = percentile_interval(np.array(replicates), 0.95)
+        told = f"wrong {share(self.wrong)}; keeps {self.kept.mean():.1%}, of those wrong {share(self.wrong[self.kept])}"
+        return f"{told}: {self._share_left(self.wrong, self.kept):.2f} [{low:.2f}, {high:.2f}] of it"
+
+    @staticmethod
+    def _share_left(wrong: NDArray[np.bool_], kept: NDArray[np.bool_]) -> float:
+        return float(wrong[kept].mean() / wrong.mean()) if kept.any() and wrong.any() else np.nan
+
+
+def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: int) -> dict[str, Left]:
+    """By kind of error and measure of confidence, at a threshold that keeps four in five validation drafts."""
     house = _house(site, train)
     before, judged = (_judged(site, films, house, seed) for films in (validation, test))
     counts = np.array([errors_of(*pair).total for pair in judged.pairs])
     print(f"errors of a draft: {counts.mean():.3f}, of {len(counts)}")
-    for name, values in judged.by(ERRORS).items():
-        curve = risk_coverage(values, counts)
-        print(f"  {name}: {_told(curve, '{:.3f}')}")
-    for kind, kinds in KINDS.items():
-        known_wrong, wrong = (np.array([is_wrong(*pair, kinds=kinds) for pair in one.pairs]) for one in (before, judged))
-        print(f"drafts with {kind}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
-        known = before.by(kinds)
-        for name, values in judged.by(kinds).items():
-            if len(set(wrong)) < 2:
-                continue
-            print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong])}")
-            print(f"    error {_told(risk_coverage(values, wrong))}")
-            threshold = Threshold.calibrated(known[name], known_wrong, coverage=0.8)
-            kept = np.array([not threshold.abstains(value) for value in values])
-            print(f"    threshold of validation for 80%: keeps {share(kept)}; of those wrong {share(wrong[kept])}")
-            print(f"    promised there: at most {threshold.most_wrong:.1%}, with {threshold.certainty:.0%} certainty", flush=True)
+    for name, values in judged.by(ERRORS, ()).items():
+        print(f"  {name}: {_told(risk_coverage(values, counts), '{:.3f}')}")
+    known = named(*zip(*before.pairs, strict=True))
+    blind = frozenset(finding for finding, of in known.items() if of.is_blind)
+    told = ", ".join(f"{finding} {of.named} of {of.there}" for finding, of in known.items())
+    print(f"named of what validation reports have: {told}")
+    print(f"not seen: {', '.join(sorted(blind)) or 'nothing'}")
+    found: dict[str, Left] = {}
+    for but, except_for in ((frozenset[str](), ""), (blind, BUT)):
+        for kind, kinds in KINDS.items():
+            known_wrong, wrong = (one.wrong(kinds, but) for one in (before, judged))
+            print(f"drafts with {kind}{except_for}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
+            sure = before.by(kinds, but)
+            for name, values in judged.by(kinds, but).items():
+                if len(set(wrong)) < 2:
+                    continue
+                print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong])}")
+                print(f"    error {_told(risk_coverage(values, wrong))}")
+                threshold = Threshold.calibrated(sure[name], known_wrong, coverage=0.8)
+                left = Left(wrong=wrong, kept=np.array([not threshold.abstains(value) for value in values]))
+                print(f"    threshold of validation for 80%: {left.told()}")
+                print(f"    promised there: at most {threshold.most_wrong:.1%}, with {threshold.certainty:.0%} certainty", flush=True)
+                found[f"{kind}{except_for}, by {name}"] = left
+    return found
 
 
 def _told(curve: Curve, form: str = "{:.1%}") -> str:
@@ -365,6 +395,7 @@ def main() -> None:
     site = Site(net=net, config=config_of(HOME), labeler=Labeler())
     checked: dict[str, list[bool]] = {}
     boxes: dict[str, list[tuple[float, bool]]] = {}
+    abstained: dict[str, list[Left]] = {}
     for seed in options.seeds:
         # The model was trained on patients of seed 0 of the training part.
         films = shown(site.config, 2 * options.films, seed + 1, test=True)
@@ -375,7 +406,8 @@ def main() -> None:
         )
         print(f"seed {seed}: {options.films} validation and {options.films} test films", flush=True)
         if "abstention" in options.parts:
-            abstention(site, train, validation, test, seed)
+            for name, left in abstention(site, train, validation, test, seed).items():
+                abstained.setdefault(name, []).append(left)
         if "strangeness" in options.parts:
             strangeness(site, train, validation, test, shown(config_of(OTHER), 100, seed, test=True), seed)
         if "quality" in options.parts:
@@ -384,6 +416,11 @@ def main() -> None:
         if "regions" in options.parts:
             for name, each in regions(site, train, test).items():
                 boxes.setdefault(name, []).extend(each)
+    if abstained:
+        print(f"abstention, seeds {', '.join(map(str, options.seeds))} together:")
+    for name, parts in abstained.items():
+        wrong, kept = (np.concatenate(each) for each in ([one.wrong for one in parts], [one.kept for one in parts]))
+        print(f"  {name}: {Left(wrong=wrong, kept=kept).told()}")
     if checked:
         print("report QA, flagged of:")
     for name in sorted(checked, key=lambda name: name != "true reports"):

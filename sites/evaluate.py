@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from client.drafting.confidence import Threshold
+from client.drafting.track_record import TrackRecord
 from client.outcome import scored
 from client.training import lora
 from client.training.metrics import Measured, Scored
@@ -26,8 +26,8 @@ class Measurements:
 
     With more than `CROSS_SITES` sites, a site's own model is tested at home only: the square of 50 sites takes longer than their training.
     """
-    thresholds: Mapping[SiteId, Threshold]
-    """Of the sites' own models, by their validation patients: what they write below it is abstained."""
+    records: Mapping[SiteId, TrackRecord]
+    """Of the sites' own models, on their validation patients: below which confidence a draft is abstained, and what they do not see."""
 
 
 def measure(
@@ -43,7 +43,7 @@ def measure(
     """`shared` is the federated adapter as each site has it."""
     arms: dict[SiteId, dict[Arm, Scored]] = {site: {} for site in data}
     cross: dict[str, dict[SiteId, float]] = {}
-    thresholds: dict[SiteId, Threshold] = {}
+    records: dict[SiteId, TrackRecord] = {}
     common: dict[Arm, Mapping[SiteId, Adapter]] = {
         "base": dict.fromkeys(data, first),
         "shared": shared,
@@ -57,8 +57,8 @@ def measure(
     for site, own in data.items():
         with private_part(bench.net, shared[site], private.private[site], bench.recipe) as temperature:
             arms[site]["private"] = scored(bench, own.test, site, temperature=temperature)
-            if (threshold := bench.task.threshold(bench.net, own.val)) is not None:
-                thresholds[site] = threshold
+            if (record := bench.task.track_record(bench.net, own.val)) is not None:
+                records[site] = record
         with private_part(bench.net, local.adapters[site], local.private[site], bench.recipe) as temperature:
             arms[site]["local"] = scored(bench, own.test, site, temperature=temperature)
             cross[site] = {site: _measure(bench, arms[site]["local"])}
@@ -66,7 +66,7 @@ def measure(
             for other, theirs in others.items():
                 cross[site][other] = bench.task.value(bench.net, theirs.test, bench.recipe.evaluation)
     rows = ("base", *data, "shared", "pooled")
-    return Measurements(arms=arms, cross_site={row: cross[row] for row in rows}, thresholds=thresholds)
+    return Measurements(arms=arms, cross_site={row: cross[row] for row in rows}, records=records)
 
 
 def score(bench: Bench, own: SiteData, adapter: Adapter, private: Private | None = None) -> Scored:

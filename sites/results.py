@@ -4,14 +4,15 @@ import math
 import platform
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 import rainhill
-from client.drafting.confidence import Threshold
+from client.drafting.confidence import GRAVE, is_wrong
+from client.drafting.track_record import TrackRecord
 from client.privacy import accountant, budget
 from client.privacy.accountant import NEIGHBOURS, UNIT
 from client.privacy.events import Joined
@@ -49,7 +50,7 @@ def site_results(
     curve: dict[str, Any],
     private: dict[str, Any],
     confidence: float,
-    threshold: Threshold | None,
+    record: TrackRecord | None,
 ) -> dict[str, Any]:
     measure = task.measure
     entry: dict[str, Any] = {
@@ -74,16 +75,21 @@ def site_results(
     entry["verdict"] = site_verdict(entry)
     entry["verdict_text"] = verdict_text(site.title, entry)
     if arms["base"].drafts:
-        entry["drafts"] = drafts(own, arms, threshold)
-    if threshold is not None:
-        entry["abstention"] = abstention(threshold, arms["private"].drafts)
+        entry["drafts"] = drafts(own, arms, record)
+    if record is not None:
+        entry["abstention"] = abstention(record, arms["private"].drafts)
     return entry
 
 
-def abstention(threshold: Threshold, found: Sequence[Drafted]) -> dict[str, Any]:
-    """What the site's own model would keep of its test drafts, by how sure it was, at the threshold of the validation patients."""
+def abstention(record: TrackRecord, found: Sequence[Drafted]) -> dict[str, Any]:
+    """What the site's own model would keep of its test drafts, by how sure it was, at the threshold of the validation patients; and what it
+    does not see, by the same patients.
+    """
+    threshold = record.threshold
     kept = [one for one in found if not threshold.abstains(one.sure)]
     return {
+        "named": {finding: {"there": of.there, "named": of.named} for finding, of in record.named.items()},
+        "blind": sorted(record.blind),
         "validation": {
             "drafts": threshold.of,
             "kept": threshold.kept,
@@ -92,15 +98,21 @@ def abstention(threshold: Threshold, found: Sequence[Drafted]) -> dict[str, Any]
         },
         "test": {
             "drafts": len(found),
-            "wrong": sum(one.wrong for one in found),
+            "wrong": _wrong(found),
+            "wrong_but_for_blind": _wrong(found, but=record.blind),
             "cut": sum(not np.isfinite(one.sure) for one in found),
             "kept": len(kept),
-            "kept_wrong": sum(one.wrong for one in kept),
+            "kept_wrong": _wrong(kept),
+            "kept_wrong_but_for_blind": _wrong(kept, but=record.blind),
         },
     }
 
 
-def drafts(own: SiteData, arms: Mapping[Arm, Scored], threshold: Threshold | None) -> list[dict[str, Any]]:
+def _wrong(drafts: Sequence[Drafted], *, but: Collection[str] = ()) -> int:
+    return sum(is_wrong(one.said, one.wanted, kinds=GRAVE, but=but) for one in drafts)
+
+
+def drafts(own: SiteData, arms: Mapping[Arm, Scored], record: TrackRecord | None) -> list[dict[str, Any]]:
     """A few test patients' reports beside what each model wrote for the same film, and whether the site's own abstains from its."""
     films = own.cohort.part("test")
     rows = [row for row, text in enumerate(films.reports) if text.strip()]
@@ -113,7 +125,7 @@ def drafts(own: SiteData, arms: Mapping[Arm, Scored], threshold: Threshold | Non
             "prior": films.priors[rows[place]],
             "reference": films.reports[rows[place]],
             **{arm: arms[arm].drafts[place].text for arm in ARMS},
-            "abstained": threshold is not None and threshold.abstains(arms["private"].drafts[place].sure),
+            "abstained": record is not None and record.threshold.abstains(arms["private"].drafts[place].sure),
         }
         for place in shown
     ]

@@ -13,7 +13,7 @@ SHOWN = (("base", "as it arrived"), ("private", "adapted"))
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Words one after the other that are of a kind."""
+    """Words one after the other that are of a kind, with the line breaks that a draft has between them."""
 
     kind: Kind
     words: str
@@ -59,7 +59,7 @@ def beside(case: Mapping[str, Any]) -> Beside:
 
 def marked(draft: str, reference: str) -> list[Run]:
     """The draft's words, and between them those of the reference that it has not. Case and punctuation make no difference."""
-    said, wanted = draft.split(), reference.split()
+    said, wanted = re.findall(r"\S+(?:[^\S\n]*\n)?", draft), reference.split()
     runs: list[Run] = []
     for tag, i, j, k, m in difflib.SequenceMatcher(None, _plain(said), _plain(wanted), autojunk=False).get_opcodes():
         if tag == "equal":

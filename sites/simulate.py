@@ -200,7 +200,7 @@ def _site_entries(
             curve={arm: results.curve(history, name, arms.validated(bench, adapter, own)) for arm, (adapter, history) in ends.items()},
             private={"steps": private.private[name].steps, "temperature": round(private.private[name].temperature, 4)},
             confidence=bench.recipe.evaluation.confidence,
-            threshold=found.thresholds.get(name),
+            record=found.records.get(name),
         )
     return entries
 

@@ -4,7 +4,7 @@ Selective prediction with a guaranteed risk: Geifman, El-Yaniv 2017, arXiv:1705.
 et al. 2021, arXiv:2110.01052; bounds by Clopper, Pearson 1934, doi:10.1093/biomet/26.4.404.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import takewhile
@@ -64,9 +64,11 @@ def of_claims(ratios: Sequence[Ratios]) -> float:
     return min((value for one in ratios for value in one.values()), default=0.0)
 
 
-def is_wrong(draft: Reading, reference: Reading, *, kinds: Sequence[str] = ERRORS) -> bool:
-    """Whether the draft makes any of ReXVal's six errors, or of those that are named; one that says nothing leaves all out."""
-    found = errors_of(draft, reference)
+def is_wrong(draft: Reading, reference: Reading, *, kinds: Sequence[str] = ERRORS, but: Collection[str] = ()) -> bool:
+    """Whether the draft makes any of ReXVal's six errors, or of those that are named, in another finding than those in `but`; one that says
+    nothing leaves all out.
+    """
+    found = errors_of(draft, reference, but=but)
     return any(getattr(found, kind) for kind in kinds) or ("missed_finding" in kinds and falls_silent(draft, reference))
 
 

@@ -10,8 +10,11 @@ import click
 
 from rainhill.cli import stops_at_once
 from rainhill.errors import DataError
+from rainhill.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from client.data.labeler import Labeler
 
 File = click.Path(path_type=Path, dir_okay=False)
@@ -51,6 +54,7 @@ def label(file: Path, language: str, phrases: tuple[Path, ...], as_json: bool) -
         from client.reporting.reading import reading
 
     labeler, text = _labeler(language, phrases), _text(file)
+    _warn_of_another_language([text], language, labeler)
     read, mentions = reading(labeler, text), [one for one in labeler.mentions(text) if one.finding != OTHER]
     if as_json:
         told = {"labels": read.labels, "contradicted": read.contradicted, "comparisons": read.comparisons}
@@ -112,6 +116,7 @@ def score(
 
     labeler = _labeler(language, phrases)
     pairs = read_pairs(table, drafts=columns, reference=reference, patient=patient)
+    _warn_of_another_language(pairs.references, language, labeler)
     section = EvaluationSection(bootstraps=bootstraps, min_positives=min_positives)
     # Programs first: one that answers nonsense is told before minutes are spent.
     answers = {column: answers_of(commands, pairs, column, timeout_s=timeout_s) for column in columns}
@@ -139,6 +144,15 @@ def _labeler(language: str, phrases: tuple[Path, ...]) -> Labeler:
     from client.data.labeler import Labeler
 
     return Labeler(language=language, own=phrases)
+
+
+def _warn_of_another_language(reports: Sequence[str], language: str, labeler: Labeler) -> None:
+    from client.reporting.languages import heard, labelers_of
+
+    read = heard(reports, language, labelers_of(language, labeler))
+    if read.is_rather_another:
+        said = f"{counted(read.own, 'finding')} as language {language!r} calls them, {read.others} as {read.other!r} does"
+        click.echo(f"these read as another language: {said} (--language {read.other})", err=True)
 
 
 def _text(file: Path) -> str:

@@ -43,10 +43,9 @@ def print_reading(console: Console, mentions: Sequence[Mention], read: Reading) 
 
 def print_scores(console: Console, document: Mapping[str, Any]) -> None:
     percent = f"{100 * document['confidence']:g} %"
-    console.print(
-        f"{counted(document['reports'], 'report')} of {counted(document['patients'], 'patient')}; "
-        f"{percent} intervals over patients, {document['bootstraps']} draws"
-    )
+    several = document["patients"] > 1
+    drawn = f"{percent} intervals over patients, {document['bootstraps']} draws" if several else "no interval, of a single one"
+    console.print(f"{counted(document['reports'], 'report')} of {counted(document['patients'], 'patient')}; {drawn}")
     console.print(_measures(document))
     console.print(_errors(document))
     console.print(_findings(document))
@@ -56,7 +55,7 @@ def print_scores(console: Console, document: Mapping[str, Any]) -> None:
     for column, of in document["drafts"].items():
         for name, why in of["not_measured"].items():
             console.print(f"{escape(_short(column))}: {escape(name)}: not measured, {escape(why)}", highlight=False)
-    if document["differences"]:
+    if document["differences"] and several:
         console.print(f"* the {percent} interval of the difference excludes 0", style="dim")
 
 

@@ -5,7 +5,7 @@ Intervals are percentile bootstraps over patients, who are drawn with all of the
 is compared in pairs (`Measured.minus`). Errors: Yu et al. 2023, Patterns 4(9), doi:10.1016/j.patter.2023.100802.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -131,8 +131,10 @@ def falls_silent(draft: Reading, reference: Reading) -> bool:
     return draft.silent and not reference.silent
 
 
-def errors_of(draft: Reading, reference: Reading) -> Errors:
-    drafted, there = (frozenset(finding for finding in CLASSES if one.labels[finding] in THERE) for one in (draft, reference))
+def errors_of(draft: Reading, reference: Reading, *, but: Collection[str] = ()) -> Errors:
+    """Findings in `but` are not looked at."""
+    looked = [finding for finding in CLASSES if finding not in but]
+    drafted, there = (frozenset(finding for finding in looked if one.labels[finding] in THERE) for one in (draft, reference))
     shared = drafted & there
     # A side or size that the reference does not give is no error of the draft's.
     moved = {finding for finding in shared if reference.sides[finding] and draft.sides[finding] != reference.sides[finding]}

@@ -1,7 +1,7 @@
 """A column of drafts against the reports that were signed, by all measures, and as a document with intervals and paired differences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,16 @@ class Scorecard:
     @property
     def means(self) -> dict[str, Measured]:
         return {**self.clinical.means, **self.wording, **self.external}
+
+    def without_draws(self) -> "Scorecard":
+        of = self.clinical
+        findings = {finding: _values(each) for finding, each in of.findings.items()}
+        said = replace(of, means=_values(of.means), findings=findings)
+        return replace(self, clinical=said, wording=_values(self.wording), external=_values(self.external))
+
+
+def _values(measured: Mapping[str, Measured]) -> dict[str, Measured]:
+    return {name: Measured(value=of.value, replicates=np.empty(0)) for name, of in measured.items()}
 
 
 def read_pairs(path: Path, *, drafts: Sequence[str], reference: str, patient: str) -> Pairs:
@@ -99,8 +109,13 @@ def answers_of(commands: Sequence[Sequence[str]], pairs: Pairs, column: str, *, 
 
 
 def document(cards: Mapping[str, Scorecard], pairs: Pairs, *, section: EvaluationSection, seed: int) -> dict[str, Any]:
-    """For JSON: null is "not measured". Of two columns the differences are the first minus the second, of what both have."""
-    confidence = section.confidence
+    """For JSON: null is "not measured". Of two columns the differences are the first minus the second, of what both have.
+
+    Of a single patient there is no interval: whoever is drawn, it is the same.
+    """
+    confidence, patients = section.confidence, int(pairs.patients.max()) + 1
+    if patients == 1:
+        cards = {name: card.without_draws() for name, card in cards.items()}
     columns = {
         name: {
             "means": _intervals(card.clinical.means, confidence),
@@ -115,7 +130,7 @@ def document(cards: Mapping[str, Scorecard], pairs: Pairs, *, section: Evaluatio
     }
     return {
         "reports": len(pairs.references),
-        "patients": int(pairs.patients.max()) + 1,
+        "patients": patients,
         "confidence": confidence,
         "bootstraps": section.bootstraps,
         "seed": seed,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from client.data.cohort import Cohort
-    from client.drafting.confidence import Threshold
+    from client.drafting.track_record import TrackRecord
     from client.models import Net
     from client.training.features import Features
     from client.training.metrics import Scored
@@ -103,8 +103,8 @@ class Task(Protocol):
         """Patients that no fit has seen, by the network as it is now."""
         ...
 
-    def threshold(self, net: Net, features: Features) -> Threshold | None:
-        """For what the network as it is now writes of patients like these; None of a task that writes nothing, and without reports."""
+    def track_record(self, net: Net, features: Features) -> TrackRecord | None:
+        """Of what the network as it is now writes of these patients; None of a task that writes nothing, and without reports."""
         ...
 
     def value(self, net: Net, features: Features, section: EvaluationSection) -> float:

@@ -108,7 +108,7 @@ class Findings(Section):
 
         return self.fit_temperature(logits(net, features.hidden), features.targets.numpy())
 
-    def threshold(self, net: Net, features: Features) -> None:  # noqa: ARG002 - it writes nothing
+    def track_record(self, net: Net, features: Features) -> None:  # noqa: ARG002 - it writes nothing
         return None
 
     def fit_temperature(self, values: Array, targets: Array) -> float:

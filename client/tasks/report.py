@@ -16,12 +16,14 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from client.data.labeler import Labeler
-from client.data.vocabulary import FINDINGS, languages
+from client.data.vocabulary import FINDINGS
 from client.drafting.cases import Wording, answers, prompts, to_train_on
 from client.drafting.confidence import GRAVE, Threshold, confidence_of, is_wrong
 from client.drafting.prompt import has_prior
 from client.drafting.scrub import scrub
+from client.drafting.track_record import TrackRecord, named
 from client.reporting.clinical import clinical
+from client.reporting.languages import heard, labelers_of
 from client.reporting.reading import Reading, present, reading
 from client.tasks import Examples, Validated
 from rainhill.adapter import Array
@@ -42,9 +44,8 @@ BATCH = 32
 """Drafts that are written at a time."""
 KEPT = 0.8
 """Share of the drafts of validation patients that the model does not abstain from."""
-FEW, MANY, LEAST, TIMES = 10, 300, 0.1, 2
-"""Reports from which on it is seen in which language they are, and that are read for it at most; the least share of them that has to speak
-of some finding; and how many times as many findings as in the task's language they may be said to speak of in another."""
+FEW, LEAST = 10, 0.1
+"""Reports from which on it is seen in which language they are, and the least share of them that has to speak of some finding."""
 Block = Literal["indication", "prior", "findings", "similar"]
 
 
@@ -137,8 +138,7 @@ class Report(Section):
 
     @cached_property
     def _labelers(self) -> dict[str, Labeler]:
-        """Of all languages: what tells in which one reports are."""
-        return {language: self.labeler if language == self.language else Labeler(language=language) for language in languages()}
+        return labelers_of(self.language, self.labeler)
 
     def examples(self, cohort: Cohort, net: Net, among: Cohort | None = None) -> Examples:
         """(N, T) tokens of prompt and report, and as targets those of the report; an image without one has none, and no loss."""
@@ -164,20 +164,18 @@ class Report(Section):
         """Raises DataError where hardly a report speaks of any finding, as the labeler reads it, or they do so rather in another language:
         nothing could be measured, or the negations of what is called alike in both would not be seen.
         """
-        reports = [report for report in cohort.reports if report.strip()][:MANY]
+        reports = [report for report in cohort.reports if report.strip()]
         if len(reports) < FEW:
             return
-        found = {language: [len(labeler.mentions(report)) for report in reports] for language, labeler in self._labelers.items()}
-        own, other = found[self.language], max(found, key=lambda language: sum(found[language]))
-        speaking, as_it_is = sum(map(bool, own)), f"as phrases of language {self.language!r} have it"
-        if speaking < LEAST * len(reports):
+        read, as_it_is = heard(reports, self.language, self._labelers), f"as phrases of language {self.language!r} have it"
+        if read.speaking < LEAST * read.reports:
             raise DataError(
-                f"site {cohort.site}: {speaking} of {len(reports)} reports speak of a finding, {as_it_is}: is that their language?"
+                f"site {cohort.site}: {read.speaking} of {read.reports} reports speak of a finding, {as_it_is}: is that their language?"
             )
-        if sum(found[other]) > TIMES * sum(own):
+        if read.is_rather_another:
             raise DataError(
-                f"site {cohort.site}: {len(reports)} reports speak {sum(own)} times of a finding, {as_it_is}, and {sum(found[other])} "
-                f"times as those of {other!r} do: is that not their language?"
+                f"site {cohort.site}: {read.reports} reports speak {read.own} times of a finding, {as_it_is}, and {read.others} times as "
+                f"those of {read.other!r} do: is that not their language?"
             )
 
     def _wording(self, net: Net) -> Wording:
@@ -260,13 +258,15 @@ class Report(Section):
             drafts=tuple(map(_judged, drafts, said, wanted)),
         )
 
-    def threshold(self, net: Net, features: Features) -> Threshold | None:
-        """That of `KEPT` of these patients' drafts, one of each."""
+    def track_record(self, net: Net, features: Features) -> TrackRecord | None:
+        """By one draft of each of these patients, and with a threshold that keeps `KEPT` of them."""
         rows = _first_with_report(features)
         if not rows:
             return None
-        judged = list(map(_judged, *self._beside(net, features, rows)))
-        return Threshold.calibrated([one.sure for one in judged], [one.wrong for one in judged], coverage=KEPT)
+        drafts, said, wanted = self._beside(net, features, rows)
+        sure = [confidence_of(draft).value for draft in drafts]
+        wrong = [is_wrong(*pair, kinds=GRAVE) for pair in zip(said, wanted, strict=True)]
+        return TrackRecord(threshold=Threshold.calibrated(sure, wrong, coverage=KEPT), named=named(said, wanted))
 
     def value(self, net: Net, features: Features, section: EvaluationSection) -> float:  # noqa: ARG002
         rows = _with_report(features)
@@ -306,7 +306,7 @@ def _writer(net: Net) -> Writer:
 def _judged(draft: Written, said: Reading, wanted: Reading) -> Drafted:
     from client.training.metrics import Drafted
 
-    return Drafted(text=draft.text, sure=confidence_of(draft).value, wrong=is_wrong(said, wanted, kinds=GRAVE))
+    return Drafted(text=draft.text, sure=confidence_of(draft).value, said=said, wanted=wanted)
 
 
 def _with_report(features: Features) -> list[int]:

@@ -6,12 +6,16 @@ A replicate is a weight per image, so that one sort per finding serves all repli
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from rainhill.adapter import Array
 from rainhill.recipe import EvaluationSection
+
+if TYPE_CHECKING:
+    from client.reporting.reading import Reading
 
 CALIBRATION_BINS = 10
 
@@ -39,8 +43,10 @@ class Drafted:
     text: str
     sure: float
     """How sure the model was: `client.drafting.confidence.Confidence.value`."""
-    wrong: bool
-    """Whether it has a finding that the report has not, misses one or has one on another side."""
+    said: "Reading"
+    """What the draft says."""
+    wanted: "Reading"
+    """And what the report does."""
 
 
 @dataclass(frozen=True, kw_only=True)

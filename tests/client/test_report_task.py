@@ -129,11 +129,12 @@ def test_an_image_without_a_report_has_no_loss_and_is_not_measured(bench: Bench)
     scored = bench.task.score(bench.net, data, temperature=1.0, section=EvaluationSection(bootstraps=100), seed=(0,))
     assert len(scored.drafts) == 10
     assert [draft.text for draft in scored.drafts] == [one.text for one in bench.task.drafts(bench.net, data, [1, 2, 3, 4, *range(6, 12)])]
-    threshold = bench.task.threshold(bench.net, data)
+    record = bench.task.track_record(bench.net, data)
     with_report = sum(any(row not in (0, 5) for row in own.tolist()) for own in data.images_of)
-    assert threshold is not None and threshold.of == with_report and threshold.kept <= 0.8 * with_report
+    assert record is not None and record.threshold.of == with_report and record.threshold.kept <= 0.8 * with_report
+    assert record.named and all(0 <= of.named <= of.there <= with_report for of in record.named.values())
     none = features.compute(bench.net, cohort_of(silent=tuple(range(12))), bench.task)
-    assert bench.task.threshold(bench.net, none) is None
+    assert bench.task.track_record(bench.net, none) is None
     assert bench.task.unlabelled([none]) == ["a report to train on (columns.report)"] and bench.task.unlabelled([none, data]) == []
 
 

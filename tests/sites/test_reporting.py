@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.data.labeler import Labeler
+from client.drafting.confidence import Threshold
+from client.drafting.track_record import Named, TrackRecord
 from client.models import digest
 from client.privacy import accountant, budget
 from client.privacy.ledger import Ledger
+from client.reporting.reading import reading
+from client.training.metrics import Drafted
 from rainhill.adapter import Adapter
-from sites import cli
+from sites import cli, results
+from sites.report import write_report
 from sites.side_by_side import beside, marked
 from tests.client.vlm_families import SIZE, save
 
 CXR = Path(__file__).parents[3] / "shared/data/cxr"
 SAID = ("The heart is enlarged.", "Left pleural effusion.", "No pneumothorax. No pleural effusion.")
 NAMES = ("aintree", "broadgreen")
+LABELER = Labeler()
 
 
 def write_hospital(folder: Path, name: str, *, patients: int, seed: int) -> None:
@@ -131,9 +138,59 @@ def test_how_many_drafts_a_sites_model_abstains_from_is_counted_on_validation_an
         assert 0 < told["kept"] <= 0.8 * told["drafts"] and 0 <= told["wrong"] <= told["kept"]
         assert told["wrong"] / told["kept"] < told["most_wrong"] <= 1
         assert own["kept"] <= own["drafts"] and own["kept_wrong"] <= min(own["kept"], own["wrong"])
+        # The films tell plainly what is to be written, so that it sees all there is.
+        assert site["abstention"]["blind"] == [] and (own["wrong_but_for_blind"], own["kept_wrong_but_for_blind"]) == (
+            own["wrong"],
+            own["kept_wrong"],
+        )
+        assert site["abstention"]["named"].keys() == {"cardiomegaly", "pleural_effusion"}
     page, sites = (run / "report.html").read_text(), json.loads((run / "results.json").read_text())["sites"].values()
     assert page.count("<strong>abstained</strong>") == sum(case["abstained"] for site in sites for case in site["drafts"])
     assert f"Of all {own['drafts']} test drafts of the adapted model {own['wrong']} have a false" in page
+
+
+def test_a_finding_that_a_model_does_not_see_is_counted_apart() -> None:
+    def draft(said: str, wanted: str, sure: float) -> Drafted:
+        return Drafted(text=said, sure=sure, said=reading(LABELER, said), wanted=reading(LABELER, wanted))
+
+    found = [
+        draft("Left effusion.", "Left effusion. Pacemaker.", -0.1),
+        draft("No effusion.", "Left effusion. Pacemaker.", -0.2),
+        draft("Left effusion.", "Left effusion.", -0.3),
+        draft("No effusion.", "Left effusion.", -9.0),
+    ]
+    record = TrackRecord(
+        threshold=Threshold.calibrated([-0.1, -1.0, -2.0], [False, True, True], coverage=0.8),
+        named={"pleural_effusion": Named(there=9, named=9), "support_devices": Named(there=9, named=1)},
+    )
+    told = results.abstention(record, found)
+    assert told["blind"] == ["support_devices"] and told["named"]["support_devices"] == {"there": 9, "named": 1}
+    assert told["test"] == {
+        "drafts": 4,
+        "wrong": 3,
+        "wrong_but_for_blind": 2,
+        "cut": 0,
+        "kept": 3,
+        "kept_wrong": 2,
+        "kept_wrong_but_for_blind": 1,
+    }
+
+
+def test_the_page_says_what_to_look_for_oneself(run: Path, tmp_path: Path) -> None:
+    assert "Look yourself" not in (run / "report.html").read_text()
+    found = json.loads((run / "results.json").read_text())
+    one, other = (found["sites"][name]["abstention"] for name in NAMES)
+    one |= {"blind": ["support_devices"], "named": {"support_devices": {"there": 9, "named": 1}}}
+    # As it was before this was told.
+    for name in ("blind", "named"):
+        del other[name]
+    page = " ".join(write_report(found, {}, tmp_path).read_text().split())
+    assert page.count("Look yourself") == 1
+    assert "<strong>Look yourself for support devices:</strong> the adapted model hardly sees it" in page
+    assert "patients' reports have it, its drafts do in 1 of 9. But for it, " in page
+    one |= {"blind": ["lung_lesion", "support_devices"], "named": one["named"] | {"lung_lesion": {"there": 20, "named": 3}}}
+    page = " ".join(write_report(found, {}, tmp_path).read_text().split())
+    assert "for lung lesion and support devices:" in page and "its drafts do in 3 of 20 and 1 of 9. But for them, " in page
 
 
 class Sections(HTMLParser):
@@ -181,6 +238,13 @@ def test_words_are_marked_that_one_of_both_has() -> None:
     assert told == [("same", "Small"), ("missing", "right"), ("more", "left"), ("same", "effusion, no PTX"), ("missing", "seen.")]
     assert [run.kind for run in marked("Clear.", "clear")] == ["same"]
     assert [(run.kind, run.words) for run in marked("", "Clear.")] == [("missing", "Clear.")]
+    # Lines of a draft stay lines, and none comes of the reference's.
+    lines = marked("No effusion. \nIMPRESSION:\nClear.", "No effusion.\nIMPRESSION:\nLungs clear.")
+    assert [(run.kind, run.words) for run in lines] == [
+        ("same", "No effusion. \n IMPRESSION:\n"),
+        ("missing", "Lungs"),
+        ("same", "Clear."),
+    ]
     case = {"film": 3, "indication": "", "prior": "", "reference": "Clear.", "base": "Clear.", "private": "Wet."}
     assert [draft.same for draft in beside(case).drafts] == [True, False]
     assert not any(draft.abstained for draft in beside(case).drafts)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,23 @@ def test_two_models_are_compared_in_pairs(table: Path) -> None:
     assert "* the 95 % interval of the difference excludes 0" in text and all(len(line) <= 80 for line in text.splitlines())
 
 
+def test_a_single_patient_has_values_and_no_intervals(table: Path) -> None:
+    table.write_text(re.sub(r"Q\d+", "Q0", table.read_text()))
+    found = json.loads(score(table, "--against", "other [b]", "--json"))
+    assert found["patients"] == 1 and 0 < found["drafts"]["other [b]"]["means"]["label_f1"]["value"] < 1
+    intervals = [
+        one
+        for of in found["drafts"].values()
+        for one in (*of["means"].values(), *of["wording"].values(), of["findings"]["cardiomegaly"]["f1"])
+    ]
+    assert len(intervals) > 20 and all(one["low"] is None and one["high"] is None for one in intervals)
+    assert found["differences"]["label_f1"]["value"] > 0 and found["differences"]["label_f1"]["p"] is None
+    text = score(table, "--against", "other [b]")
+    assert (
+        "40 reports of 1 patient; no interval, of a single one" in text and "[" not in text.replace("other [b]", "") and "* the" not in text
+    )
+
+
 def test_a_script_gets_values_intervals_and_differences(table: Path) -> None:
     found = json.loads(score(table, "--against", "other [b]", "--json", "--seed", "4"))
     first, second = found["drafts"].values()
@@ -210,3 +228,16 @@ def test_the_installed_command_answers_and_a_short_question_loads_no_torch(tmp_p
     path = tmp_path / "none.txt"
     failed = subprocess.run([COMMAND, "reports", "label", str(path)], capture_output=True, text=True, check=False)
     assert (failed.returncode, failed.stderr) == (2, f"rainhill: {path}: No such file or directory\n")
+
+
+def test_reports_that_read_as_another_language_are_told_of(tmp_path: Path) -> None:
+    german = "Kein Pneumothorax. Kein Erguss. Herz normal groß."
+    said = "these read as another language: 1 finding as language 'en' calls them, 3 as 'de' does (--language de)\n"
+    done = typed("label", "-", stdin=german.encode())
+    assert (done.exception, done.stderr) == (None, said)
+    table = tmp_path / "drafts.csv"
+    table.write_text("patient,draft,reference\n" + "".join(f'{number},"Clear.","{german}"\n' for number in range(12)))
+    done = typed("score", table, "--bootstraps", "100", "--json")
+    assert done.exception is None and done.stderr == said.replace("1 finding", "12 findings").replace("3 as", "36 as")
+    for text, language in ((german, "de"), ("Left effusion. Erguss.", "en"), ("Thank you.", "en")):
+        assert typed("label", "-", "--language", language, stdin=text.encode()).stderr == ""
