@@ -29,7 +29,7 @@ from client.drafting.prompt import Prompt
 from client.drafting.quality import Evidence, House, Limit, Quality, Ratios, Witness, check, likelihood_of, ratios_of, swapped
 from client.drafting.regions import Region, occluded, overlap, score_of_sentence
 from client.drafting.strangeness import Familiar, features_of
-from client.drafting.track_record import named
+from client.drafting.track_record import blind_to, named
 from client.embedded import EMBEDDED
 from client.models import Writer, Written
 from client.models.vlm import Vlm
@@ -174,7 +174,7 @@ def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: i
     for name, values in judged.by(ERRORS, ()).items():
         print(f"  {name}: {_told(risk_coverage(values, counts), '{:.3f}')}")
     known = named(*zip(*before.pairs, strict=True))
-    blind = frozenset(finding for finding, of in known.items() if of.is_blind)
+    blind = blind_to(known)
     told = ", ".join(f"{finding} {of.named} of {of.there}" for finding, of in known.items())
     print(f"named of what validation reports have: {told}")
     print(f"not seen: {', '.join(sorted(blind)) or 'nothing'}")

@@ -48,6 +48,11 @@ def named(drafts: Sequence[Reading], references: Sequence[Reading]) -> dict[str,
     return found
 
 
+def blind_to(named: Mapping[str, Named]) -> frozenset[str]:
+    """Findings that a model does not see."""
+    return frozenset(finding for finding, of in named.items() if of.is_blind)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackRecord:
     threshold: Threshold
@@ -55,5 +60,4 @@ class TrackRecord:
 
     @property
     def blind(self) -> frozenset[str]:
-        """Findings that the model does not see."""
-        return frozenset(finding for finding, of in self.named.items() if of.is_blind)
+        return blind_to(self.named)

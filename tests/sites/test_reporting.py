@@ -214,6 +214,17 @@ def test_the_page_shows_them_side_by_side_and_nothing_of_another_task(run: Path)
     assert "drafts" in seen.ids and seen.marked["ins"] > 1 and seen.marked["del"] > 1
     assert "<General>" not in page and "Aintree &lt;General&gt;" in page
     assert "label F1" in page and "AUROC" not in page and "Brier" not in page
+    found, told = json.loads((run / "results.json").read_text())["sites"], " ".join(page.split())
+    for name in NAMES:
+        (before, after), (silent, speaking) = (
+            [found[name][arm][of]["value"] for arm in ("base", "private")] for of in ("wrong_sides", "silent")
+        )
+        # The base knows no word of a report.
+        assert silent > 0.5 > speaking
+        said = (
+            f"{before:.2f} → {after:.2f} findings on a wrong side, and {100 * silent:.0f} % → {100 * speaking:.0f} % of drafts are silent"
+        )
+        assert f"{name.capitalize()} &lt;General&gt;: {said}" in told
 
 
 def test_what_travels_is_adapters_and_no_word_of_a_report(run: Path) -> None:
