@@ -52,7 +52,7 @@ SIDED = ("effusion", "pneumothorax", "consolidation", "atelectasis")
 PLACES = {"cardiomegaly": "cardiac", "effusion": "base", "pneumothorax": "apex", "consolidation": "lower"}
 """Of what the home hospital's style denies where it is not there, and so may be planted."""
 KINDS = {"any of the six errors": ERRORS, "a false, missed or misplaced finding": GRAVE, "a false or misplaced finding": CLAIMED}
-BUT = ", but for what the model does not see"
+BUT = ", but for what the model is blind to"
 READ_AS = {"effusion": "pleural_effusion", "oedema": "edema"}
 
 
@@ -111,6 +111,8 @@ class Site:
 
 def share(values: Sequence[bool] | NDArray[np.bool_]) -> str:
     values = np.asarray(values, dtype=float)
+    if not len(values):
+        return "of none"
     rows = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
     low, high = percentile_interval(values[rows].mean(axis=1), 0.95)
     return f"{values.mean():6.1%} [{low:.1%}, {high:.1%}] of {len(values)}"
@@ -177,24 +179,23 @@ def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: i
     blind = blind_to(known)
     told = ", ".join(f"{finding} {of.named} of {of.there}" for finding, of in known.items())
     print(f"named of what validation reports have: {told}")
-    print(f"not seen: {', '.join(sorted(blind)) or 'nothing'}")
+    print(f"blind to: {', '.join(sorted(blind)) or 'nothing'}")
     found: dict[str, Left] = {}
-    for but, except_for in ((frozenset[str](), ""), (blind, BUT)):
+    for but, except_for in ((frozenset[str](), ""), (blind, BUT))[: 1 + bool(blind)]:
         for kind, kinds in KINDS.items():
             known_wrong, wrong = (one.wrong(kinds, but) for one in (before, judged))
             print(f"drafts with {kind}{except_for}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
             sure = before.by(kinds, but)
             for name, values in judged.by(kinds, but).items():
-                if len(set(wrong)) < 2:
-                    continue
-                print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong])}")
+                both = 0 < wrong.sum() < len(wrong)
+                print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong]) if both else 'of one kind only'}")
                 print(f"    error {_told(risk_coverage(values, wrong))}")
                 threshold = Threshold.calibrated(sure[name], known_wrong, coverage=0.8)
                 left = Left(wrong=wrong, kept=np.array([not threshold.abstains(value) for value in values]))
                 print(f"    threshold of validation for 80%: {left.told()}")
                 print(f"    promised there: at most {threshold.most_wrong:.1%}, with {threshold.certainty:.0%} certainty", flush=True)
                 found[f"{kind}{except_for}, by {name}"] = left
-    return found
+    return found if blind else found | {name.replace(", by", f"{BUT}, by"): left for name, left in found.items()}
 
 
 def _told(curve: Curve, form: str = "{:.1%}") -> str:

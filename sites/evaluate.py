@@ -27,7 +27,7 @@ class Measurements:
     With more than `CROSS_SITES` sites, a site's own model is tested at home only: the square of 50 sites takes longer than their training.
     """
     records: Mapping[SiteId, TrackRecord]
-    """Of the sites' own models, on their validation patients: below which confidence a draft is abstained, and what they do not see."""
+    """Of the sites' own models, on their validation patients: below which confidence a draft is abstained, and what they are blind to."""
 
 
 def measure(

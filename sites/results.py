@@ -83,7 +83,7 @@ def site_results(
 
 def abstention(record: TrackRecord, found: Sequence[Drafted]) -> dict[str, Any]:
     """What the site's own model would keep of its test drafts, by how sure it was, at the threshold of the validation patients; and what it
-    does not see, by the same patients.
+    is blind to, by the same patients.
     """
     threshold = record.threshold
     kept = [one for one in found if not threshold.abstains(one.sure)]

@@ -59,7 +59,7 @@ def beside(case: Mapping[str, Any]) -> Beside:
 
 def marked(draft: str, reference: str) -> list[Run]:
     """The draft's words, and between them those of the reference that it has not. Case and punctuation make no difference."""
-    said, wanted = re.findall(r"\S+(?:[^\S\n]*\n)?", draft), reference.split()
+    said, wanted = re.findall(r"\S+(?:\s*\n)?", "\n".join(draft.splitlines())), reference.split()
     runs: list[Run] = []
     for tag, i, j, k, m in difflib.SequenceMatcher(None, _plain(said), _plain(wanted), autojunk=False).get_opcodes():
         if tag == "equal":

@@ -65,8 +65,8 @@ def of_claims(ratios: Sequence[Ratios]) -> float:
 
 
 def is_wrong(draft: Reading, reference: Reading, *, kinds: Sequence[str] = ERRORS, but: Collection[str] = ()) -> bool:
-    """Whether the draft makes any of ReXVal's six errors, or of those that are named, in another finding than those in `but`; one that says
-    nothing leaves all out.
+    """Whether the draft makes any of ReXVal's six errors, or of those that are named, where findings in `but` are not looked at; one that
+    says nothing leaves all out.
     """
     found = errors_of(draft, reference, but=but)
     return any(getattr(found, kind) for kind in kinds) or ("missed_finding" in kinds and falls_silent(draft, reference))

@@ -1,4 +1,4 @@
-"""What a site's validation patients tell of a model's drafts: from where on it is sure enough, and what it has no eye for.
+"""What a site's validation patients tell of a model's drafts: from where on it is sure enough, and what it is blind to.
 
 No measure of how sure it is knows of the latter: it leaves the finding out of every draft alike, and would do so again. So it is told by
 name beforehand, and whoever reads a draft looks for it.
@@ -26,7 +26,9 @@ class Named:
 
     @property
     def is_blind(self) -> bool:
-        """Whether, with 95 % certainty, fewer than `LEAST` of such reports' drafts name it; of a few reports nothing is that certain."""
+        """Whether, with 95 % certainty of this one finding, fewer than `LEAST` of such reports' drafts name it; of four reports or fewer
+        nothing is that certain.
+        """
         return upper_bound(self.named, self.there, CERTAINTY) < LEAST
 
 
@@ -49,7 +51,7 @@ def named(drafts: Sequence[Reading], references: Sequence[Reading]) -> dict[str,
 
 
 def blind_to(named: Mapping[str, Named]) -> frozenset[str]:
-    """Findings that a model does not see."""
+    """Findings that a model leaves out more often than not."""
     return frozenset(finding for finding, of in named.items() if of.is_blind)
 
 

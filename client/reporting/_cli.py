@@ -10,7 +10,7 @@ import click
 
 from rainhill.cli import stops_at_once
 from rainhill.errors import DataError
-from rainhill.text import counted
+from rainhill.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def label(file: Path, language: str, phrases: tuple[Path, ...], as_json: bool) -
         from client.reporting.reading import reading
 
     labeler, text = _labeler(language, phrases), _text(file)
-    _warn_of_another_language([text], language, labeler)
+    _warn_of_another_language(str(file), [text], language, labeler)
     read, mentions = reading(labeler, text), [one for one in labeler.mentions(text) if one.finding != OTHER]
     if as_json:
         told = {"labels": read.labels, "contradicted": read.contradicted, "comparisons": read.comparisons}
@@ -116,7 +116,8 @@ def score(
 
     labeler = _labeler(language, phrases)
     pairs = read_pairs(table, drafts=columns, reference=reference, patient=patient)
-    _warn_of_another_language(pairs.references, language, labeler)
+    for column, reports in ((reference, pairs.references), *pairs.drafts.items()):
+        _warn_of_another_language(f"column {shown(column)}", reports, language, labeler)
     section = EvaluationSection(bootstraps=bootstraps, min_positives=min_positives)
     # Programs first: one that answers nonsense is told before minutes are spent.
     answers = {column: answers_of(commands, pairs, column, timeout_s=timeout_s) for column in columns}
@@ -146,13 +147,15 @@ def _labeler(language: str, phrases: tuple[Path, ...]) -> Labeler:
     return Labeler(language=language, own=phrases)
 
 
-def _warn_of_another_language(reports: Sequence[str], language: str, labeler: Labeler) -> None:
+def _warn_of_another_language(what: str, reports: Sequence[str], language: str, labeler: Labeler) -> None:
     from client.reporting.languages import heard, labelers_of
 
     read = heard(reports, language, labelers_of(language, labeler))
-    if read.is_rather_another:
-        said = f"{counted(read.own, 'finding')} as language {language!r} calls them, {read.others} as {read.other!r} does"
-        click.echo(f"these read as another language: {said} (--language {read.other})", err=True)
+    if read.elsewhere:
+        rather = f"reads rather as language {read.other!r} than as {language!r}"
+        if read.reports > 1:
+            rather = f"{read.elsewhere} of {read.reports} reports read{rather.removeprefix('reads')}"
+        click.echo(f"{what}: {rather} (--language {read.other}): negations may go unseen", err=True)
 
 
 def _text(file: Path) -> str:

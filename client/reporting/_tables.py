@@ -44,7 +44,7 @@ def print_reading(console: Console, mentions: Sequence[Mention], read: Reading) 
 def print_scores(console: Console, document: Mapping[str, Any]) -> None:
     percent = f"{100 * document['confidence']:g} %"
     several = document["patients"] > 1
-    drawn = f"{percent} intervals over patients, {document['bootstraps']} draws" if several else "no interval, of a single one"
+    drawn = f"{percent} intervals over patients, {document['bootstraps']} draws" if several else "no intervals, for it is a single patient"
     console.print(f"{counted(document['reports'], 'report')} of {counted(document['patients'], 'patient')}; {drawn}")
     console.print(_measures(document))
     console.print(_errors(document))

@@ -132,7 +132,9 @@ def falls_silent(draft: Reading, reference: Reading) -> bool:
 
 
 def errors_of(draft: Reading, reference: Reading, *, but: Collection[str] = ()) -> Errors:
-    """Findings in `but` are not looked at."""
+    """Findings in `but` are not looked at. DataError where one of them is none."""
+    if unknown := sorted(set(but) - set(CLASSES)):
+        raise DataError(f"{', '.join(unknown)}: no such finding")
     looked = [finding for finding in CLASSES if finding not in but]
     drafted, there = (frozenset(finding for finding in looked if one.labels[finding] in THERE) for one in (draft, reference))
     shared = drafted & there

@@ -11,6 +11,7 @@ import torch
 from client import models, tasks
 from client.data.cohort import Cohort
 from client.data.rows import Rows
+from client.drafting.track_record import named
 from client.models.vlm import VlmNet
 from client.tasks.findings import Findings
 from client.tasks.report import Classifier, Report
@@ -132,7 +133,10 @@ def test_an_image_without_a_report_has_no_loss_and_is_not_measured(bench: Bench)
     record = bench.task.track_record(bench.net, data)
     with_report = sum(any(row not in (0, 5) for row in own.tolist()) for own in data.images_of)
     assert record is not None and record.threshold.of == with_report and record.threshold.kept <= 0.8 * with_report
-    assert record.named and all(0 <= of.named <= of.there <= with_report for of in record.named.values())
+    # Drafts that were cut might have come to any finding: they count for none of them.
+    ended = [one for one in (scored.drafts[place] for place in (0, 1, 3, 4, 6, 8)) if np.isfinite(one.sure)]
+    assert len(ended) == record.threshold.kept == 1
+    assert record.named == named([one.said for one in ended], [one.wanted for one in ended])
     none = features.compute(bench.net, cohort_of(silent=tuple(range(12))), bench.task)
     assert bench.task.track_record(bench.net, none) is None
     assert bench.task.unlabelled([none]) == ["a report to train on (columns.report)"] and bench.task.unlabelled([none, data]) == []
@@ -341,14 +345,17 @@ def test_what_would_put_one_patient_into_anothers_example_is_refused_under_priva
         tasks.from_recipe(private)
 
 
-def test_reports_in_another_language_are_refused_before_a_number_comes_of_them(bench: Bench) -> None:
+def test_reports_in_another_language_are_refused_before_a_number_comes_of_them(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(DataError, match="site aintree: 0 of 12 reports speak of a finding, as phrases of language 'de' have it"):
         Report(language="de").examples(replace(cohort_of(), reports=("The heart is enlarged.",) * 12), bench.net)
     # A word that both have is not enough: its "kein" would go unseen.
     german = replace(cohort_of(), reports=("Kein Pneumothorax. Kein Erguss. Herz normal groß.",) * 12)
-    said = "site aintree: 12 reports speak 12 times of a finding, as phrases of language 'en' have it, and 36 times as those of 'de' do"
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match="site aintree: 12 of 12 reports read rather as language 'de' than as 'en'"):
         Report().examples(german, bench.net)
     assert Report(language="de").examples(german, bench.net).texts == german.reports
+    some = replace(cohort_of(), reports=german.reports[:4] + ("No pneumothorax. The heart is enlarged.",) * 8)
+    with caplog.at_level("WARNING"):
+        Report().examples(some, bench.net)
+    assert caplog.messages == ["site aintree: 4 of 12 reports read rather as language 'de': what they say is not understood"]
     # A handful may be anything.
     Report(language="de").examples(replace(cohort_of(6), reports=("The heart is enlarged.",) * 6), bench.net)

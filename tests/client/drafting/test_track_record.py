@@ -59,5 +59,7 @@ def test_what_it_does_not_see_is_no_error_and_all_else_is() -> None:
     assert is_wrong(draft, more, kinds=GRAVE, but=record.blind)
     assert errors_of(only, draft).total == 1 and errors_of(only, draft, but=record.blind).total == 0
     assert expected_errors(draft, [only, more], but=record.blind) == 1 / 2 < expected_errors(draft, [only, more])
+    with pytest.raises(DataError, match="pacemaker: no such finding"):
+        errors_of(only, draft, but=("edema", "pacemaker"))
     # A draft that says nothing says nothing of the rest either.
     assert is_wrong(reading("asdf"), reading("Lungs clear."), kinds=GRAVE, but=record.blind)
