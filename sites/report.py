@@ -217,14 +217,14 @@ def signed(value: float | None, decimals: int = 3) -> str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.0f} %".replace("-", "−")
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.0f}\u00a0%".replace("-", "−")
 
 
 def megabytes(value: float | None) -> str:
     """Bytes as decimal megabytes, or kilobytes below a tenth of one."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value / 1e6:,.2f} MB" if value >= 1e5 else f"{value / 1e3:,.1f} kB"
+    return f"{value / 1e6:,.2f}\u00a0MB" if value >= 1e5 else f"{value / 1e3:,.1f}\u00a0kB"
 
 
 def count(value: float | None) -> str:
