@@ -180,22 +180,30 @@ def abstention(site: Site, train: Shown, validation: Shown, test: Shown, seed: i
     told = ", ".join(f"{finding} {of.named} of {of.there}" for finding, of in known.items())
     print(f"named of what validation reports have: {told}")
     print(f"blind to: {', '.join(sorted(blind)) or 'nothing'}")
-    found: dict[str, Left] = {}
-    for but, except_for in ((frozenset[str](), ""), (blind, BUT))[: 1 + bool(blind)]:
-        for kind, kinds in KINDS.items():
-            known_wrong, wrong = (one.wrong(kinds, but) for one in (before, judged))
-            print(f"drafts with {kind}{except_for}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
-            sure = before.by(kinds, but)
-            for name, values in judged.by(kinds, but).items():
-                both = 0 < wrong.sum() < len(wrong)
-                print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong]) if both else 'of one kind only'}")
-                print(f"    error {_told(risk_coverage(values, wrong))}")
-                threshold = Threshold.calibrated(sure[name], known_wrong, coverage=0.8)
-                left = Left(wrong=wrong, kept=np.array([not threshold.abstains(value) for value in values]))
-                print(f"    threshold of validation for 80%: {left.told()}")
-                print(f"    promised there: at most {threshold.most_wrong:.1%}, with {threshold.certainty:.0%} certainty", flush=True)
-                found[f"{kind}{except_for}, by {name}"] = left
-    return found if blind else found | {name.replace(", by", f"{BUT}, by"): left for name, left in found.items()}
+    plain = {kind: _kept(before, judged, kind, kinds, ()) for kind, kinds in KINDS.items()}
+    seen = {kind: _kept(before, judged, kind + BUT, kinds, blind) for kind, kinds in KINDS.items()} if blind else plain
+    return {
+        f"{kind}{but}, by {name}": left
+        for but, found in (("", plain), (BUT, seen))
+        for kind, of in found.items()
+        for name, left in of.items()
+    }
+
+
+def _kept(before: Judged, judged: Judged, title: str, kinds: Sequence[str], but: Collection[str]) -> dict[str, Left]:
+    """By measure of confidence."""
+    known_wrong, wrong = (one.wrong(kinds, but) for one in (before, judged))
+    print(f"drafts with {title}: {share(wrong)}; of the best order {_told(risk_coverage(-wrong.astype(float), wrong))}")
+    sure, found = before.by(kinds, but), {}
+    for name, values in judged.by(kinds, but).items():
+        both = 0 < wrong.sum() < len(wrong)
+        print(f"  {name}: AUROC of right against wrong {auroc(-values[~wrong], -values[wrong]) if both else 'of one kind only'}")
+        print(f"    error {_told(risk_coverage(values, wrong))}")
+        threshold = Threshold.calibrated(sure[name], known_wrong, coverage=0.8)
+        found[name] = Left(wrong=wrong, kept=np.array([not threshold.abstains(value) for value in values]))
+        print(f"    threshold of validation for 80%: {found[name].told()}")
+        print(f"    promised there: at most {threshold.most_wrong:.1%}, with {threshold.certainty:.0%} certainty", flush=True)
+    return found
 
 
 def _told(curve: Curve, form: str = "{:.1%}") -> str:

@@ -50,15 +50,16 @@ def named(drafts: Sequence[Reading], references: Sequence[Reading]) -> dict[str,
     return found
 
 
-def blind_to(named: Mapping[str, Named]) -> frozenset[str]:
-    """Findings that a model leaves out more often than not."""
-    return frozenset(finding for finding, of in named.items() if of.is_blind)
+def blind_to(counts: Mapping[str, Named]) -> frozenset[str]:
+    """Findings that a model leaves out more often than not, by what `named` gives."""
+    return frozenset(finding for finding, of in counts.items() if of.is_blind)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackRecord:
     threshold: Threshold
     named: Mapping[str, Named]
+    """By finding."""
 
     @property
     def blind(self) -> frozenset[str]:

@@ -13,7 +13,7 @@ from rainhill.errors import DataError
 from rainhill.text import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from client.data.labeler import Labeler
 
@@ -54,7 +54,7 @@ def label(file: Path, language: str, phrases: tuple[Path, ...], as_json: bool) -
         from client.reporting.reading import reading
 
     labeler, text = _labeler(language, phrases), _text(file)
-    _warn_of_another_language(str(file), [text], language, labeler)
+    _warn_of_another_language({str(file): [text]}, language, labeler)
     read, mentions = reading(labeler, text), [one for one in labeler.mentions(text) if one.finding != OTHER]
     if as_json:
         told = {"labels": read.labels, "contradicted": read.contradicted, "comparisons": read.comparisons}
@@ -116,8 +116,8 @@ def score(
 
     labeler = _labeler(language, phrases)
     pairs = read_pairs(table, drafts=columns, reference=reference, patient=patient)
-    for column, reports in ((reference, pairs.references), *pairs.drafts.items()):
-        _warn_of_another_language(f"column {shown(column)}", reports, language, labeler)
+    read = {reference: pairs.references, **pairs.drafts}
+    _warn_of_another_language({f"column {shown(column)}": reports for column, reports in read.items()}, language, labeler)
     section = EvaluationSection(bootstraps=bootstraps, min_positives=min_positives)
     # Programs first: one that answers nonsense is told before minutes are spent.
     answers = {column: answers_of(commands, pairs, column, timeout_s=timeout_s) for column in columns}
@@ -147,15 +147,17 @@ def _labeler(language: str, phrases: tuple[Path, ...]) -> Labeler:
     return Labeler(language=language, own=phrases)
 
 
-def _warn_of_another_language(what: str, reports: Sequence[str], language: str, labeler: Labeler) -> None:
-    from client.reporting.languages import heard, labelers_of
+def _warn_of_another_language(texts: Mapping[str, Sequence[str]], language: str, labeler: Labeler) -> None:
+    """`texts` by where they stand."""
+    from client.data.languages import heard, labelers_of
 
-    read = heard(reports, language, labelers_of(language, labeler))
-    if read.elsewhere:
-        rather = f"reads rather as language {read.other!r} than as {language!r}"
-        if read.reports > 1:
-            rather = f"{read.elsewhere} of {read.reports} reports read{rather.removeprefix('reads')}"
-        click.echo(f"{what}: {rather} (--language {read.other}): negations may go unseen", err=True)
+    labelers = labelers_of(language, labeler)
+    for where, reports in texts.items():
+        read = heard(reports, language, labelers)
+        if read.elsewhere:
+            said = "reads" if read.reports == 1 else f"{read.elsewhere} of {read.reports} reports read"
+            rather = f"rather as language {read.other!r} than as {language!r} (--language {read.other})"
+            click.echo(f"{where}: {said} {rather}: negations may go unseen", err=True)
 
 
 def _text(file: Path) -> str:

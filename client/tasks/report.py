@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from client.data.labeler import Labeler
+from client.data.languages import heard, labelers_of
 from client.data.vocabulary import FINDINGS
 from client.drafting.cases import Wording, answers, prompts, to_train_on
 from client.drafting.confidence import GRAVE, Threshold, confidence_of, is_wrong
@@ -23,7 +24,6 @@ from client.drafting.prompt import has_prior
 from client.drafting.scrub import scrub
 from client.drafting.track_record import TrackRecord, named
 from client.reporting.clinical import clinical
-from client.reporting.languages import heard, labelers_of
 from client.reporting.reading import Reading, present, reading
 from client.tasks import Examples, Validated
 from rainhill.adapter import Array

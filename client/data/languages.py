@@ -31,6 +31,7 @@ def heard(reports: Sequence[str], own: str, labelers: Mapping[str, Labeler]) -> 
         found = {language: len(labeler.mentions(report)) for language, labeler in labelers.items()}
         speaking += bool(found[own])
         other = max(found, key=lambda language: found[language])
-        elsewhere[other] += found[other] > found[own]
-    (other, count), *_ = elsewhere.most_common(1) or [("", 0)]
-    return Heard(reports=len(reports), speaking=speaking, elsewhere=sum(elsewhere.values()), other=other if count else "")
+        if found[other] > found[own]:
+            elsewhere[other] += 1
+    most = elsewhere.most_common(1)
+    return Heard(reports=len(reports), speaking=speaking, elsewhere=elsewhere.total(), other=most[0][0] if most else "")
